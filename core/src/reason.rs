@@ -1,0 +1,132 @@
+//! The closed lists of reasons: why a row is held, why a mapping pauses, why a mapping is refused.
+//!
+//! A reason is a stable CamelCase word. The same word stands in `/status`, in conditions, in metric labels and in
+//! logs, and `SEMANTICS.md` explains each.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($(#[$outer:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident,)+ }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)+ }
+            }
+
+            /// The reason of that word.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == word)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why one row waits in the durable set instead of being done.
+    HoldReason {
+        /// The remote cannot hold a key of this form (too long, a segment it refuses, folded onto another key).
+        NameNotRepresentable,
+        /// Under a prefix of its own the object's name would land on one of onespace's own keys.
+        ReservedName,
+        /// A metadata name or value that S3 cannot hold.
+        MetadataNotRepresentable,
+        /// The remote stored other metadata than were sent.
+        MetadataAltered,
+        /// The remote stored another body than was sent.
+        BodyAltered,
+        /// An unmarked, different object at our key is newer than the row: a stranger's write.
+        RemoteNewer,
+        /// The object at our key carries the mark of another source.
+        ForeignCopy,
+        /// A delete met an object that is neither marked nor adopted.
+        NotOurs,
+        /// The manifest of a large object cannot be read or resolved.
+        InvalidManifest,
+        /// A segment of a large object is missing or is not the one that the manifest names.
+        SegmentMismatch,
+        /// A large object that does not fit into 10,000 parts of at most 5 GiB.
+        TooLarge,
+        /// The symlink's target is not there, or is not the one that the link names.
+        SymlinkDangling,
+        /// The object server answered with an older state than the row's.
+        SourceBehind,
+        /// Swift answered 404 without proof that the object is deleted.
+        SourceUnproven,
+        /// Swift failed to answer for this object.
+        SourceFailed,
+        /// The internal endpoint handed out ciphertext.
+        EndpointCannotDecrypt,
+        /// The remote refuses this key for good (a 4xx that will not change).
+        Refused,
+        /// The remote denies access to this key, though it grants it to others.
+        KeyForbidden,
+        /// The row itself cannot be read (an unknown form of timestamp, a damaged value).
+        UnreadableRow,
+        /// The object changed while it was copied.
+        ChangedMeanwhile,
+    }
+}
+
+reasons! {
+    /// Why a whole mapping pauses. No row is charged for it.
+    PauseReason {
+        /// The remote's host cannot be reached (name, route, refused, reset).
+        Unreachable,
+        /// The TLS handshake failed.
+        TlsFailed,
+        /// The remote did not answer in time.
+        Timeout,
+        /// The remote answers 5xx.
+        ServerError,
+        /// The remote asks to slow down (503 SlowDown, 429).
+        SlowDown,
+        /// The credentials are wrong (unknown key, bad signature, expired token).
+        InvalidCredentials,
+        /// The credentials may not do this.
+        AccessDenied,
+        /// The bucket does not exist.
+        NoSuchBucket,
+        /// The bucket or the account is full.
+        QuotaExceeded,
+        /// The remote's address is one that this agent must not reach.
+        AddressDenied,
+        /// The remote's answer could not be understood.
+        UnexpectedAnswer,
+        /// The internal endpoint cannot be reached, or answers with errors.
+        SourceUnavailable,
+        /// The internal endpoint is a public proxy: it hides the times on which every check rests.
+        InternalEndpointRequired,
+        /// The durable set of held rows is full: the watermark stops, nothing is dropped.
+        HeldSetFull,
+    }
+}
+
+reasons! {
+    /// Why a mapping is refused: nothing of it runs.
+    RefuseReason {
+        /// The mapping could not be parsed.
+        Unparseable,
+        /// It requires a feature that this agent does not have.
+        FeatureUnknown,
+        /// Its mode is not the one that its state was made with.
+        ModeChanged,
+        /// Its credentials are not among the credential files.
+        CredentialsMissing,
+    }
+}

@@ -1,0 +1,1 @@
+//! onespace e2e.
