@@ -5,7 +5,12 @@
 
 pub mod local;
 pub mod mapping;
+pub mod mark;
+pub mod metadata;
+pub mod naming;
 pub mod reason;
 pub mod remote;
+pub mod rfc2047;
+pub mod row;
 pub mod select;
 pub mod timestamp;
