@@ -1,24 +1,38 @@
 //! The Kubernetes API of onespace: group `onespace.dev`, version `v1alpha1`.
+//!
+//! The doc comments of these types are the user's documentation: they become the descriptions in
+//! `crds/syncpolicies.onespace.dev.yaml`, which `kubectl explain syncpol.spec` shows. What can be checked in one
+//! object is part of the schema (patterns, lengths, CEL rules), so that the API server and the command line refuse
+//! the same things with the same words.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+mod duration;
+mod limits;
+mod manifest;
+mod migrate;
+mod policy;
+mod quantity;
+mod select;
+mod status;
+mod target;
 
-/// What a policy does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Mode {
-    /// Copy, and keep the local object.
-    Sync,
-    /// Copy, verify, then release the local object.
-    Archive,
-    /// Pull from the target into Swift.
-    Migrate,
-}
+pub use duration::{BadDuration, Duration};
+pub use limits::{Day, Limits, LimitsWindow, Objective};
+pub use manifest::{CrdError, sync_policy_crd, sync_policy_schema};
+pub use migrate::{Migrate, OnRemoteUnavailable, Shunt};
+pub use policy::{DeleteBudget, DeleteBudgetMax, Mode, Source, SyncPolicy, SyncPolicySpec};
+pub use quantity::{BadQuantity, Quantity};
+pub use select::{Match, MetadataMatch, Select, SubMatch, SubSubMatch};
+pub use status::{
+    Agents, Condition, ConditionStatus, FailedRow, FailedRows, HeldDeletes, Progress, Remote,
+    SyncPolicyStatus,
+};
+pub use target::{
+    Ambient, CaBundle, ConfigMapKeyRef, Credentials, Encryption, EncryptionType, Protocol, SecretRef, Swift,
+    SwiftAuth, SwiftAuthType, Target, Toggle,
+};
 
-/// What the remote speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Protocol {
-    /// AWS S3, an S3 clone, or Google Cloud Storage through its XML API.
-    S3,
-    /// Another Swift cluster.
-    Swift,
-}
+/// The API group.
+pub const GROUP: &str = "onespace.dev";
+
+/// The API version.
+pub const VERSION: &str = "v1alpha1";
