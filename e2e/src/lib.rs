@@ -1,1 +1,9 @@
-//! onespace e2e.
+//! The end-to-end harness: real servers, each a small type that starts, waits until it is ready, and stops.
+//!
+//! The programs come from `scripts/prepare`. Every server listens on 127.0.0.1 on a free port and ends with the
+//! process that started it.
+
+pub mod http;
+pub mod ports;
+pub mod swift;
+pub mod tools;

@@ -1,0 +1,21 @@
+# make test      everything that must hold before a change lands; leaves no process behind
+# make demo      a real Swift, an S3 server and the agent, end to end (KEEP=1 leaves them running)
+# make fixtures  records what a real Swift answers into fixtures/
+
+.PHONY: test demo fixtures prepare
+
+test: prepare
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	.tools/bin/cargo-deny --workspace --locked check bans licenses sources
+	cargo test --workspace --locked
+
+prepare:
+	scripts/prepare
+
+demo:
+	scripts/demo
+
+fixtures:
+	scripts/prepare swift
+	cargo run --locked --package onespace-e2e --bin onespace-record-fixtures
