@@ -48,6 +48,22 @@ pub enum BodyError {
         /// What the connection reported.
         cause: String,
     },
+    /// The body ran on beyond its length.
+    #[error(
+        "the body runs on beyond the {length} bytes that were announced; it is read again from the start"
+    )]
+    TooLong {
+        /// Bytes that were announced.
+        length: u64,
+    },
+    /// The bytes are not those that were asked for.
+    #[error("the body that was read has md5 {read}, expected is {expected}; it is read again from the start")]
+    Mismatch {
+        /// md5 that it should have, hex.
+        expected: String,
+        /// md5 that it has, hex.
+        read: String,
+    },
     /// No byte came for this long.
     #[error("the body stalled: no byte for {0:?}; it is read again from the start")]
     Stalled(std::time::Duration),

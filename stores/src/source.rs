@@ -45,7 +45,7 @@ pub struct Read {
 pub enum Answer<T> {
     /// It is there.
     Found(T),
-    /// 404. The time is `X-Backend-Timestamp`: a tombstone's, or (expired) the object's own. Without one the 404
+    /// Status 404. The time is `X-Backend-Timestamp`: a tombstone's, or (expired) the object's own. Without one the 404
     /// proves nothing.
     Absent(Option<Timestamp>),
     /// 412: the body is not the one that was asked for any more.

@@ -1,0 +1,60 @@
+//! HeadObject.
+
+use onespace_core::remote::RemoteObject;
+
+use super::classify::{Failure, Operation, classify};
+use super::object::{Seen, size};
+use super::{S3Remote, error_of};
+use crate::remote::RemoteError;
+
+impl S3Remote {
+    pub(super) async fn head_object(&self, key: &str) -> Result<Option<RemoteObject>, RemoteError> {
+        let answer = self
+            .clients
+            .twice
+            .head_object()
+            .bucket(&self.config.bucket)
+            .key(key)
+            .send()
+            .await;
+        let found = match answer {
+            Ok(found) => found,
+            Err(error) => {
+                let failure = Failure::of(&error);
+                return match failure.status() {
+                    Some(404) => Ok(None),
+                    Some(300..=499) => Err(self.say_why(key, &failure).await),
+                    _ => Err(classify(Operation::Head, false, &failure)),
+                };
+            }
+        };
+        Ok(Some(RemoteObject::from(Seen {
+            etag: found.e_tag(),
+            size: size(found.content_length()),
+            last_modified: found.last_modified(),
+            content_type: found.content_type(),
+            content_encoding: found.content_encoding(),
+            content_disposition: found.content_disposition(),
+            cache_control: found.cache_control(),
+            metadata: found.metadata(),
+            storage_class: found.storage_class(),
+        })))
+    }
+
+    /// The answer to a HEAD has no body, hence no code: the same question as a GET of one byte has.
+    async fn say_why(&self, key: &str, of_head: &Failure) -> RemoteError {
+        let again = self
+            .clients
+            .twice
+            .get_object()
+            .bucket(&self.config.bucket)
+            .key(key)
+            .range("bytes=0-0")
+            .send()
+            .await;
+        match again {
+            Err(error) if Failure::of(&error).code().is_some() => error_of(Operation::Head, false, &error),
+            _ => classify(Operation::Head, false, of_head),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A bucket at AWS or at a server that speaks S3: one file per operation.
+
+mod classify;
+mod client;
+mod config;
+mod delete;
+mod get;
+mod head;
+mod list;
+mod object;
+mod probe;
+mod put;
+mod put_parts;
+mod replace_headers;
+mod upload;
+
+use std::error::Error;
+use std::sync::{PoisonError, RwLock};
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use onespace_core::remote::{RemoteHeaders, RemoteObject};
+
+pub use self::classify::{Failure, Operation, Transport, classify};
+pub use self::config::{Proxy, S3Config, S3Credentials, Timeouts};
+use crate::body::Body;
+use crate::remote::{
+    Capabilities, Condition, Page, PartSource, PartSpec, Permissions, Remote, RemoteError, Replaced, Stored,
+};
+
+/// One bucket.
+#[derive(Debug)]
+pub struct S3Remote {
+    config: S3Config,
+    clients: client::Clients,
+    /// What the last probe found. Before one: v2 listings, and no conditions but those that are asked for.
+    capabilities: RwLock<Option<Capabilities>>,
+}
+
+impl S3Remote {
+    /// A client of this bucket. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The configuration cannot be used: an endpoint or proxy that is no URL, a literal address that is denied, a CA
+    /// bundle that cannot be read.
+    pub fn new(config: S3Config) -> Result<Self, RemoteError> {
+        let clients = client::build(&config)?;
+        Ok(Self {
+            config,
+            clients,
+            capabilities: RwLock::new(None),
+        })
+    }
+
+    /// Uses what an earlier probe of the same remote found.
+    pub fn set_capabilities(&self, found: Capabilities) {
+        *self.capabilities.write().unwrap_or_else(PoisonError::into_inner) = Some(found);
+    }
+
+    /// Whether a capability was found by a probe; `unprobed` where there was none yet.
+    fn can(&self, capability: impl Fn(&Capabilities) -> bool, unprobed: bool) -> bool {
+        let found = self.capabilities.read().unwrap_or_else(PoisonError::into_inner);
+        found.as_ref().map_or(unprobed, capability)
+    }
+}
+
+/// What the SDK's error means.
+fn error_of<E>(operation: Operation, conditional: bool, error: &SdkError<E, HttpResponse>) -> RemoteError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    classify(operation, conditional, &Failure::of(error))
+}
+
+impl Remote for S3Remote {
+    async fn head(&self, key: &str) -> Result<Option<RemoteObject>, RemoteError> {
+        self.head_object(key).await
+    }
+
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<(u64, u64)>,
+    ) -> Result<Option<(RemoteObject, Body)>, RemoteError> {
+        self.get_object(key, range).await
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        headers: &RemoteHeaders,
+        condition: &Condition,
+        body: Body,
+        md5: Option<[u8; 16]>,
+    ) -> Result<Stored, RemoteError> {
+        self.put_object(key, headers, condition, body, md5).await
+    }
+
+    async fn put_parts<P: PartSource>(
+        &self,
+        key: &str,
+        headers: &RemoteHeaders,
+        condition: &Condition,
+        parts: &[PartSpec],
+        source: &P,
+    ) -> Result<Stored, RemoteError> {
+        self.put_object_parts(key, headers, condition, parts, source)
+            .await
+    }
+
+    async fn replace_headers(
+        &self,
+        key: &str,
+        current: &RemoteObject,
+        headers: &RemoteHeaders,
+    ) -> Result<Replaced, RemoteError> {
+        self.replace_object_headers(key, current, headers).await
+    }
+
+    async fn delete(&self, key: &str, etag: Option<&str>) -> Result<(), RemoteError> {
+        self.delete_object(key, etag).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, RemoteError> {
+        self.list_objects(prefix, after, limit).await
+    }
+
+    async fn probe(&self, scratch_prefix: &str) -> Result<(Capabilities, Permissions), RemoteError> {
+        let (capabilities, permissions) = self.probe_bucket(scratch_prefix).await?;
+        self.set_capabilities(capabilities.clone());
+        Ok((capabilities, permissions))
+    }
+}
