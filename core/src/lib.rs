@@ -3,6 +3,8 @@
 //! Everything here is pure: values in, values out. Nothing opens a file, a socket or a clock, so every rule can
 //! be tested with data alone. The programs around it are thin shells.
 
+pub mod credentials;
+pub mod load;
 pub mod local;
 pub mod mapping;
 pub mod mark;
@@ -13,4 +15,5 @@ pub mod remote;
 pub mod rfc2047;
 pub mod row;
 pub mod select;
+pub mod shard;
 pub mod timestamp;

@@ -1,0 +1,324 @@
+//! From the bytes of the files to the mappings that an agent runs.
+//!
+//! A set is loaded whole or not at all: whatever does not match the index, be it half written, edited by hand or of
+//! another version, is an error, and the agent keeps what it has. One mapping that cannot be understood is refused
+//! alone, and the others run.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::credentials::{CredentialShard, Credentials};
+use crate::mapping::{
+    FEATURES, FORMAT_VERSION, Index, Mapping, MappingId, MappingShard, MappingState, Mode, Protocol,
+};
+use crate::reason::RefuseReason;
+use crate::select::Selector;
+
+/// The bytes of a set of files. Shards are under their two digits, `00` to `15`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// `mappings/index.json`.
+    pub index: Vec<u8>,
+    /// `mappings/NN.json`.
+    pub mappings: BTreeMap<String, Vec<u8>>,
+    /// `credentials/NN.json`.
+    pub credentials: BTreeMap<String, Vec<u8>>,
+}
+
+/// The credential files hold passwords: only names and sizes are shown.
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sizes = |files: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, usize> {
+            files
+                .iter()
+                .map(|(name, bytes)| (name.clone(), bytes.len()))
+                .collect()
+        };
+        f.debug_struct("Files")
+            .field("index", &self.index.len())
+            .field("mappings", &sizes(&self.mappings))
+            .field("credentials", &sizes(&self.credentials))
+            .finish()
+    }
+}
+
+/// What a set of files says.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedSet {
+    /// The revision of the whole set.
+    pub revision: String,
+    /// The mappings to run, each with the containers taken out of it, in the order of their ids.
+    pub mappings: Vec<Mapping>,
+    /// The mappings that are not run.
+    pub refused: Vec<Refused>,
+    /// Credentials by the id that `Mapping.target.credential` names.
+    pub credentials: BTreeMap<String, Credentials>,
+}
+
+/// One mapping that is not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its id; empty where even that cannot be read.
+    pub id: MappingId,
+    /// Why.
+    pub reason: RefuseReason,
+    /// Why in words, and what to do.
+    pub message: String,
+}
+
+/// Why a set of files is not loaded. The agent keeps the last good one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Not JSON of the form that is expected. The content is not quoted: it may be a password.
+    #[error(
+        "{file} cannot be read at line {line}, column {column}: {what}; write the files anew with `onespace render`"
+    )]
+    Malformed {
+        /// Which file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Of another version.
+    #[error(
+        "{file} has format version {found}, this program reads {FORMAT_VERSION}: run a program of the version that wrote it"
+    )]
+    Version {
+        /// Which file.
+        file: String,
+        /// Its version.
+        found: u32,
+    },
+    /// The index names a file that is not there.
+    #[error(
+        "{file} is not there, but mappings/index.json names it: wait until all files are written, or write them anew with `onespace render`"
+    )]
+    Missing {
+        /// Which file.
+        file: String,
+    },
+    /// A file is not the one that the index means.
+    #[error(
+        "{file} is not the one that mappings/index.json names (its {what} differs): wait until all files are written, or write them anew with `onespace render`; do not edit them"
+    )]
+    Mismatch {
+        /// Which file.
+        file: String,
+        /// Revision or sha256.
+        what: &'static str,
+    },
+    /// A shard of a name that cannot be.
+    #[error(
+        "mappings/index.json names the shard {shard:?}, but shards are 00 to 15: write the files anew with `onespace render`"
+    )]
+    ShardName {
+        /// The name.
+        shard: String,
+    },
+    /// Two mappings of one id.
+    #[error("two mappings have the id {id}: write the files anew with `onespace render`")]
+    Twice {
+        /// The id.
+        id: String,
+    },
+}
+
+/// Reads the index alone: a program looks there first to know which files to read.
+///
+/// # Errors
+/// When it is not an index, or one of another version.
+pub fn load_index(bytes: &[u8]) -> Result<Index, LoadError> {
+    let file = "mappings/index.json";
+    let index: Index = parse(file, bytes)?;
+    version(file, index.format_version)?;
+    for shard in index.mappings.keys().chain(index.credentials.keys()) {
+        let known = (0..crate::mapping::SHARDS).any(|number| *shard == format!("{number:02}"));
+        if !known {
+            return Err(LoadError::ShardName {
+                shard: shard.chars().take(40).collect(),
+            });
+        }
+    }
+    Ok(index)
+}
+
+/// Loads a set of files.
+///
+/// # Errors
+/// When they do not all belong together; the message names the file, the place and what to do.
+pub fn load(files: &Files) -> Result<LoadedSet, LoadError> {
+    let index = load_index(&files.index)?;
+
+    let mut credentials = BTreeMap::new();
+    for (shard, entry) in &index.credentials {
+        let file = format!("credentials/{shard}.json");
+        let bytes = present(&file, &files.credentials, shard)?;
+        let content: CredentialShard = parse(&file, bytes)?;
+        matches(&file, "revision", content.revision == entry.revision)?;
+        credentials.extend(content.credentials);
+    }
+
+    let mut raw = Vec::new();
+    for (shard, entry) in &index.mappings {
+        let file = format!("mappings/{shard}.json");
+        let bytes = present(&file, &files.mappings, shard)?;
+        let sha256 = hex::encode(Sha256::digest(bytes));
+        matches(&file, "sha256", entry.sha256.as_ref() == Some(&sha256))?;
+        let content: MappingShard = parse(&file, bytes)?;
+        version(&file, content.format_version)?;
+        matches(&file, "revision", content.revision == entry.revision)?;
+        raw.extend(content.mappings);
+    }
+
+    let mut set = LoadedSet {
+        revision: index.revision,
+        credentials,
+        ..LoadedSet::default()
+    };
+    let mut by_id: BTreeMap<MappingId, Mapping> = BTreeMap::new();
+    for value in &raw {
+        match one(value, &set.credentials) {
+            Ok(mapping) => {
+                let id = mapping.id.clone();
+                if by_id.insert(id.clone(), mapping).is_some() {
+                    return Err(LoadError::Twice { id: id.0 });
+                }
+            }
+            Err(refused) => set.refused.push(refused),
+        }
+    }
+    set.mappings = by_id.into_values().collect();
+    carve(&mut set.mappings, &raw);
+    Ok(set)
+}
+
+/// One mapping, if this program can honour it.
+fn one(value: &Value, credentials: &BTreeMap<String, Credentials>) -> Result<Mapping, Refused> {
+    let refuse = |reason, message| {
+        let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
+        Refused {
+            id: MappingId(id.chars().take(64).collect()),
+            reason,
+            message,
+        }
+    };
+    let texts = value
+        .get("requires")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    if let Some(unknown) = texts
+        .filter_map(Value::as_str)
+        .find(|feature| !FEATURES.contains(feature))
+    {
+        let unknown: String = unknown.chars().take(64).collect();
+        let message =
+            format!("it needs the feature {unknown:?}, which this program does not have: update it");
+        return Err(refuse(RefuseReason::FeatureUnknown, message));
+    }
+    let mapping: Mapping = serde_json::from_value(value.clone()).map_err(|error| {
+        let error: String = error.to_string().chars().take(200).collect();
+        let message = format!("it cannot be read ({error}): write the files anew with `onespace render`");
+        refuse(RefuseReason::Unparseable, message)
+    })?;
+    if mapping.mode != Mode::Sync || mapping.target.protocol != Protocol::S3 {
+        let message =
+            "this program knows mode Sync with protocol S3 only: update it, or change the policy".to_owned();
+        return Err(refuse(RefuseReason::FeatureUnknown, message));
+    }
+    if let Err(error) = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref()) {
+        return Err(refuse(
+            RefuseReason::Unparseable,
+            format!("{error}: correct the policy"),
+        ));
+    }
+    if credentials
+        .get(&mapping.target.credential.0)
+        .and_then(Credentials::keys)
+        .is_none()
+    {
+        let message =
+            "its S3 keys are not in the credential files: write them anew with `onespace render`".to_owned();
+        return Err(refuse(RefuseReason::CredentialsMissing, message));
+    }
+    Ok(mapping)
+}
+
+/// Takes containers that have a policy of their own out of account-wide mappings, even when that policy's mapping is
+/// refused: its objects must not go elsewhere meanwhile.
+fn carve(mappings: &mut [Mapping], raw: &[Value]) {
+    let own: Vec<(&str, &str)> = raw.iter().filter_map(single_container).collect();
+    for mapping in mappings
+        .iter_mut()
+        .filter(|mapping| mapping.source.is_account_wide())
+    {
+        let taken = own
+            .iter()
+            .filter(|(account, _)| *account == mapping.source.account);
+        mapping.carved_out = taken.map(|(_, container)| (*container).to_owned()).collect();
+        mapping.carved_out.sort();
+        mapping.carved_out.dedup();
+    }
+}
+
+fn single_container(mapping: &Value) -> Option<(&str, &str)> {
+    let removing = serde_json::to_value(MappingState::Removing).ok();
+    if mapping.get("state") == removing.as_ref() {
+        return None;
+    }
+    let source = mapping.get("source")?;
+    let container = source.get("container")?.as_str()?;
+    (container != "/*").then_some((source.get("account")?.as_str()?, container))
+}
+
+fn present<'a>(file: &str, files: &'a BTreeMap<String, Vec<u8>>, shard: &str) -> Result<&'a [u8], LoadError> {
+    let missing = || LoadError::Missing {
+        file: file.to_owned(),
+    };
+    files.get(shard).map(Vec::as_slice).ok_or_else(missing)
+}
+
+fn matches(file: &str, what: &'static str, equal: bool) -> Result<(), LoadError> {
+    if equal {
+        Ok(())
+    } else {
+        Err(LoadError::Mismatch {
+            file: file.to_owned(),
+            what,
+        })
+    }
+}
+
+fn version(file: &str, found: u32) -> Result<(), LoadError> {
+    if found == FORMAT_VERSION {
+        Ok(())
+    } else {
+        Err(LoadError::Version {
+            file: file.to_owned(),
+            found,
+        })
+    }
+}
+
+fn parse<'de, T: serde::Deserialize<'de>>(file: &str, bytes: &'de [u8]) -> Result<T, LoadError> {
+    serde_json::from_slice(bytes).map_err(|error| LoadError::Malformed {
+        file: file.to_owned(),
+        line: error.line(),
+        column: error.column(),
+        what: match error.classify() {
+            serde_json::error::Category::Eof => "it ends too early",
+            serde_json::error::Category::Data => "a field is missing or has another form",
+            _ => "it is not JSON",
+        },
+    })
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;
