@@ -6,10 +6,12 @@
 pub mod credentials;
 pub mod load;
 pub mod local;
+pub mod manifest;
 pub mod mapping;
 pub mod mark;
 pub mod metadata;
 pub mod naming;
+pub mod parts;
 pub mod reason;
 pub mod remote;
 pub mod rfc2047;
