@@ -19,3 +19,4 @@ pub mod row;
 pub mod select;
 pub mod shard;
 pub mod timestamp;
+pub mod validate;

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::credentials::{CredentialShard, Credentials};
 use crate::mapping::{
-    FEATURES, FORMAT_VERSION, Index, Mapping, MappingId, MappingShard, MappingState, Mode, Protocol,
+    ALL_CONTAINERS, FEATURES, FORMAT_VERSION, Index, Mapping, MappingId, MappingShard, MappingState, Mode,
+    Protocol,
 };
 use crate::reason::RefuseReason;
 use crate::select::Selector;
@@ -232,6 +233,10 @@ fn one(value: &Value, credentials: &BTreeMap<String, Credentials>) -> Result<Map
             "this program knows mode Sync with protocol S3 only: update it, or change the policy".to_owned();
         return Err(refuse(RefuseReason::FeatureUnknown, message));
     }
+    if mapping.source.is_account_wide() && mapping.target.prefix.is_some() {
+        let message = "it is account-wide and has a prefix, its containers would overwrite each other: correct the policy";
+        return Err(refuse(RefuseReason::Unparseable, message.to_owned()));
+    }
     if let Err(error) = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref()) {
         return Err(refuse(
             RefuseReason::Unparseable,
@@ -274,7 +279,7 @@ fn single_container(mapping: &Value) -> Option<(&str, &str)> {
     }
     let source = mapping.get("source")?;
     let container = source.get("container")?.as_str()?;
-    (container != "/*").then_some((source.get("account")?.as_str()?, container))
+    (container != ALL_CONTAINERS).then_some((source.get("account")?.as_str()?, container))
 }
 
 fn present<'a>(file: &str, files: &'a BTreeMap<String, Vec<u8>>, shard: &str) -> Result<&'a [u8], LoadError> {

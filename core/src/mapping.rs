@@ -13,6 +13,9 @@ pub use onespace_crds::{Mode, Protocol};
 /// The version of the file formats that this code writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// The container that stands for every container of an account.
+pub const ALL_CONTAINERS: &str = "/*";
+
 /// How many shards the mappings (and credentials) are spread over.
 pub const SHARDS: usize = 16;
 
@@ -38,7 +41,7 @@ impl Source {
     /// Whether every container of the account is meant.
     #[must_use]
     pub fn is_account_wide(&self) -> bool {
-        self.container == "/*"
+        self.container == ALL_CONTAINERS
     }
 }
 

@@ -130,3 +130,27 @@ reasons! {
         CredentialsMissing,
     }
 }
+
+reasons! {
+    /// Why a policy is not accepted: it becomes no mapping, and no agent hears of it.
+    PolicyFault {
+        /// A field has a value that it cannot have.
+        Invalid,
+        /// `exclude` is no regular expression that can be used.
+        InvalidPattern,
+        /// The endpoint is no address.
+        InvalidEndpoint,
+        /// The option exists, but this version does not do it yet.
+        NotYetSupported,
+        /// Another policy has a claim that excludes this one.
+        Conflict,
+        /// The Secret with the credentials is not there.
+        SecretNotFound,
+        /// The Secret lacks a key, or holds something that no credential can be.
+        SecretInvalid,
+        /// The ConfigMap with the certificates is not there.
+        ConfigMapNotFound,
+        /// The ConfigMap lacks the key, or holds no certificate there.
+        ConfigMapInvalid,
+    }
+}
