@@ -19,3 +19,4 @@ demo:
 fixtures:
 	scripts/prepare swift
 	cargo run --locked --package onespace-e2e --bin onespace-record-fixtures
+	.tools/venv/bin/python core/tests/fixtures/record.py

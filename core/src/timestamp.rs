@@ -103,22 +103,17 @@ impl Timestamp {
             Some((time, hex)) => (time, parse_hex(hex).ok_or_else(malformed)?),
             None => (text, 0),
         };
-        let (seconds, decimals) = time.split_once('.').unwrap_or((time, ""));
-        if (seconds.is_empty() && decimals.is_empty()) || !is_digits(seconds) || !is_digits(decimals) {
+        let (whole, decimals) = time.split_once('.').unwrap_or((time, ""));
+        if !is_digits(whole) || !is_digits(decimals) {
             return Err(malformed());
         }
-        let seconds = seconds.trim_start_matches('0');
-        // 15 digits of seconds are far out of range, yet their ticks still fit into 64 bits.
-        if seconds.len() > 13 {
+        // In floating point, as Swift does it: what has more decimals is rounded the same way.
+        let seconds: f64 = time.parse().map_err(|_| malformed())?;
+        let ticks = (seconds / 1e-5).round_ties_even();
+        if ticks > MAX_TICKS as f64 {
             return Err(TimestampError::OutOfRange(text.to_owned()));
         }
-        let mut ticks = decimal(seconds) * TICKS_PER_SECOND + decimal(&format!("{decimals:0<5.5}"));
-        if decimals.as_bytes().get(5).is_some_and(|digit| *digit >= b'5') {
-            ticks += 1;
-        }
-        if ticks > MAX_TICKS {
-            return Err(TimestampError::OutOfRange(text.to_owned()));
-        }
+        let ticks = ticks as u64;
         Ok(Self { ticks, offset })
     }
 }
@@ -131,13 +126,6 @@ fn parse_hex(text: &str) -> Option<u64> {
 
 fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// The value of at most 13 decimal digits (none: zero).
-fn decimal(digits: &str) -> u64 {
-    digits
-        .bytes()
-        .fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
 }
 
 /// Swift's internal form: `1795331020.42037`, or with an offset `1795331020.42037_0000000000000001`. Texts of this
@@ -292,8 +280,12 @@ mod tests {
             ("1795331020.42037_FF", Timestamp::from_ticks(ticks, 255)),
             ("1795331020", Timestamp::from_unix_seconds(1_795_331_020)),
             ("1795331020.4", Timestamp::from_ticks(179_533_102_040_000, 0)),
-            ("1795331020.420374999", Timestamp::from_ticks(ticks, 0)),
+            ("1795331020.420374", Timestamp::from_ticks(ticks, 0)),
             ("1795331020.420369999", Timestamp::from_ticks(ticks, 0)),
+            (
+                "7244322913.94226575",
+                Timestamp::from_ticks(724_432_291_394_226, 0),
+            ),
             ("0", Timestamp::default()),
             ("0000000001.00000", Timestamp::from_unix_seconds(1)),
             ("9999999999.99999", Timestamp::from_ticks(MAX_TICKS, 0)),
@@ -329,7 +321,7 @@ mod tests {
         }
         for text in [
             "10000000000",
-            "9999999999.999995",
+            "9999999999.999999",
             "99999999999999999999999999999999",
         ] {
             assert_eq!(
