@@ -64,6 +64,9 @@ impl Conflict {
     }
 }
 
+/// The keys of an accepted policy, and its place among the accepted.
+type Claim = (Vec<Keys>, usize);
+
 /// Settles who may be together. A policy that is among the mappings wins, then the older one, then the one whose
 /// namespace and name come first.
 #[must_use]
@@ -81,7 +84,7 @@ pub fn settle(mut candidates: Vec<Candidate>) -> (Vec<ValidPolicy>, Vec<Conflict
 
     let mut accepted: Vec<ValidPolicy> = Vec::new();
     let mut conflicts = Vec::new();
-    let mut buckets: HashMap<(Endpoint, String), Vec<(Vec<Keys>, usize)>> = HashMap::new();
+    let mut buckets: HashMap<(Endpoint, String), Vec<Claim>> = HashMap::new();
     let mut sources: HashMap<(String, String), Vec<usize>> = HashMap::new();
     for Candidate { policy, .. } in candidates {
         let mapping = &policy.mapping;

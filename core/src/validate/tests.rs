@@ -515,14 +515,14 @@ proptest! {
 
 // References.
 
-fn secret(data: Value) -> SecretObject {
+fn secret(data: &Value) -> SecretObject {
     serde_json::from_value(
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": data}),
     )
     .unwrap()
 }
 
-fn secret_fault(data: Value) -> String {
+fn secret_fault(data: &Value) -> String {
     let policy = validate(&with(&[])).unwrap();
     let findings = resolve(&policy, Some(&secret(data)), None).unwrap_err();
     assert_eq!(findings[0].reason, PolicyFault::SecretInvalid);
@@ -553,14 +553,14 @@ fn a_secret_that_cannot_be_used_is_described_without_its_content() {
         data[key] = value;
         data
     };
-    assert!(secret_fault(json!({"AWS_ACCESS_KEY_ID": "AKIA"})).contains("AWS_SECRET_ACCESS_KEY"));
+    assert!(secret_fault(&json!({"AWS_ACCESS_KEY_ID": "AKIA"})).contains("AWS_SECRET_ACCESS_KEY"));
     for (key, value) in [
         ("AWS_SECRET_ACCESS_KEY", ""),
         ("AWS_SECRET_ACCESS_KEY", "hush\n"),
         ("AWS_ACCESS_KEY_ID", "AK IA"),
         ("PROXY_USERNAME", "u"),
     ] {
-        let message = secret_fault(change(key, json!(value)));
+        let message = secret_fault(&change(key, json!(value)));
         assert!(message.contains(key) && !message.contains("hush"), "{message}");
     }
     let policy = validate(&with(&[])).unwrap();
@@ -585,7 +585,7 @@ fn certificates_come_from_the_config_map() {
     let resolved = |text: Option<&str>| {
         let data: BTreeMap<&str, &str> = text.map(|text| ("ca.crt", text)).into_iter().collect();
         let config_map: ConfigMapObject = serde_json::from_value(json!({"data": data})).unwrap();
-        resolve(&policy, Some(&secret(good.clone())), Some(&config_map))
+        resolve(&policy, Some(&secret(&good)), Some(&config_map))
             .map(|(mapping, _)| mapping.target.ca_bundle)
             .map_err(|findings| findings[0].reason)
     };
@@ -599,6 +599,6 @@ fn certificates_come_from_the_config_map() {
     ] {
         assert_eq!(resolved(text), Err(PolicyFault::ConfigMapInvalid), "{text:?}");
     }
-    let missing = resolve(&policy, Some(&secret(good.clone())), None).unwrap_err();
+    let missing = resolve(&policy, Some(&secret(&good)), None).unwrap_err();
     assert_eq!(missing[0].reason, PolicyFault::ConfigMapNotFound);
 }
