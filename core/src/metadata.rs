@@ -95,11 +95,16 @@ pub fn to_remote(object: &SwiftObject, mark: &Mark) -> Result<RemoteHeaders, Met
     }
     let optional =
         |header, value: &Option<MetaValue>| value.as_ref().map(|value| to_wire(header, value)).transpose();
+    // Without one S3 would make up its own, and the copy would never be in step.
+    let content_type = match object.content_type.as_str() {
+        "" => "application/octet-stream",
+        text => text,
+    };
     Ok(RemoteHeaders {
-        content_type: match object.content_type.as_str() {
-            "" => None,
-            text => Some(to_wire("Content-Type", &MetaValue::Text(text.to_owned()))?),
-        },
+        content_type: Some(to_wire(
+            "Content-Type",
+            &MetaValue::Text(content_type.to_owned()),
+        )?),
         content_encoding: optional("Content-Encoding", &object.content_encoding)?,
         content_disposition: optional("Content-Disposition", &object.content_disposition)?,
         cache_control: optional("Cache-Control", &object.cache_control)?,
