@@ -5,3 +5,4 @@ pub mod egress;
 pub mod remote;
 pub mod s3;
 pub mod source;
+pub mod swift;
