@@ -70,8 +70,6 @@ reasons! {
         SourceUnproven,
         /// Swift failed to answer for this object.
         SourceFailed,
-        /// The internal endpoint handed out ciphertext.
-        EndpointCannotDecrypt,
         /// The remote refuses this key for good (a 4xx that will not change).
         Refused,
         /// The remote denies access to this key, though it grants it to others.
@@ -112,6 +110,10 @@ reasons! {
         SourceUnavailable,
         /// The internal endpoint is a public proxy: it hides the times on which every check rests.
         InternalEndpointRequired,
+        /// The internal endpoint hands out ciphertext: its pipeline lacks the cluster's keymaster and encryption.
+        EndpointCannotDecrypt,
+        /// The agent's own state cannot be read or written (disk full, damaged): nothing can be recorded durably.
+        StateUnavailable,
         /// The durable set of held rows is full: the watermark stops, nothing is dropped.
         HeldSetFull,
     }

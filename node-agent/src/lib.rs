@@ -1,1 +1,24 @@
-//! onespace node-agent.
+//! The node agent: follows the container databases of one Swift node and keeps the remote in step.
+
+pub mod claims;
+pub mod clock;
+pub mod config;
+mod copy;
+pub mod databases;
+mod delete;
+pub mod files;
+pub mod http;
+pub mod lanes;
+mod large;
+pub mod local_databases;
+pub mod mapping_task;
+pub mod metrics;
+mod read;
+pub mod reporter;
+pub mod run;
+pub mod state;
+mod stop;
+pub mod supervisor;
+pub mod telemetry;
+pub mod turnstile;
+pub mod work;

@@ -1,0 +1,169 @@
+//! Carrying a user's delete out at the remote, and nothing else.
+
+use onespace_core::plan::copy::Trust;
+use onespace_core::plan::delete::{AfterLook, AfterSwift, First, SwiftSays, after_look, after_swift, first};
+use onespace_core::plan::{Done, Held, Stop};
+use onespace_core::reason::HoldReason;
+use onespace_core::row::{Row, RowKind};
+use onespace_stores::remote::{Remote, RemoteError};
+use onespace_stores::source::{Answer, Read, Source};
+
+use crate::clock::Clock;
+use crate::copy::Job;
+use crate::stop::{from_remote, from_source, from_state};
+use crate::work::Work;
+
+impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
+    /// Carries out a tombstone row. `alive_elsewhere`: the database has a live row of that name.
+    ///
+    /// At most five requests: look at the remote, ask Swift, remove object (and manifest), ask Swift again.
+    ///
+    /// # Errors
+    /// [`Stop`]: the row waits, or the mapping pauses.
+    pub async fn delete(&self, container: &str, row: &Row, alive_elsewhere: bool) -> Result<Done, Stop> {
+        if first(row, self.mapping.propagate_delete, alive_elsewhere) == First::Leave {
+            return Ok(Done::LeftAlone);
+        }
+        let Ok(job) = self.job(container, row) else {
+            // What could never be stored need not be removed.
+            return Ok(Done::LeftAlone);
+        };
+        let state = |error| from_state(&error);
+        let begun = self
+            .state
+            .is_deleting(&self.mapping.id, container, &row.name)
+            .await
+            .map_err(state)?;
+        let look = self.look(&job).await?;
+        let adopted = self
+            .state
+            .adopted(&self.mapping.id, &job.key)
+            .await
+            .map_err(state)?;
+        match after_look(row, &look, adopted.as_deref()) {
+            AfterLook::Settled(Done::InStep) if begun => {}
+            AfterLook::Settled(done) => {
+                if begun {
+                    self.end_delete(&job).await?;
+                }
+                return Ok(done);
+            }
+            AfterLook::Hold(held) => return Err(held.into()),
+            AfterLook::AskSwift => {
+                if let Some(done) = self.confirm_deleted(&job).await? {
+                    return Ok(done);
+                }
+                self.state
+                    .begin_delete(&self.mapping.id, container, &row.name, self.now())
+                    .await
+                    .map_err(state)?;
+            }
+        }
+        self.remove(
+            &job,
+            look.object.as_ref().map(|object| object.etag.as_str()),
+            is_large(&look),
+        )
+        .await?;
+        // The second look: whoever wrote the object again meanwhile must find it at the remote.
+        let again = self.head_newest(&job).await?;
+        self.end_delete(&job).await?;
+        if let SwiftSays::Alive(_) = again {
+            let revived = Row {
+                kind: RowKind::Object,
+                size: 0,
+                etag: None,
+                ..row.clone()
+            };
+            self.copy(container, &revived, Trust::None).await?;
+            return Ok(Done::Superseded);
+        }
+        Ok(Done::Deleted)
+    }
+
+    /// Asks Swift whether the name is still deleted. `Some` = it is not, and nothing is to be done here.
+    async fn confirm_deleted(&self, job: &Job<'_>) -> Result<Option<Done>, Stop> {
+        match after_swift(job.row, self.head_newest(job).await?) {
+            AfterSwift::Remove => Ok(None),
+            AfterSwift::Superseded => Ok(Some(Done::Superseded)),
+            AfterSwift::Hold(held) => Err(held.into()),
+            AfterSwift::AskPrimaries => {
+                let path = self.path(job.container, &job.row.name);
+                if self.all_primaries_lack(&path, job.row.policy_index).await? {
+                    return Ok(None);
+                }
+                Err(Held::new(
+                    HoldReason::SourceUnproven,
+                    "Swift answers 404 without a tombstone, and not every object server that should know says that \
+                     the object is gone; they are asked again",
+                )
+                .into())
+            }
+        }
+    }
+
+    async fn head_newest(&self, job: &Job<'_>) -> Result<SwiftSays, Stop> {
+        let read = Read {
+            policy_index: Some(job.row.policy_index),
+            newest: true,
+            link_itself: true,
+            ..Read::default()
+        };
+        let path = self.path(job.container, &job.row.name);
+        match self
+            .source
+            .head(&path, &read)
+            .await
+            .map_err(|error| from_source(&error))?
+        {
+            Answer::Found(object) => Ok(SwiftSays::Alive(object.data_time)),
+            Answer::Absent(time) => Ok(SwiftSays::Absent(time)),
+            Answer::Changed => Err(Held::new(
+                HoldReason::ChangedMeanwhile,
+                "the object changed while it was looked at",
+            )
+            .into()),
+        }
+    }
+
+    async fn remove(&self, job: &Job<'_>, etag: Option<&str>, large: Large) -> Result<(), Stop> {
+        if let Some(etag) = etag {
+            let condition = self.capabilities.delete_if_match.then_some(etag);
+            match self.remote.delete(&job.key, condition).await {
+                Ok(()) | Err(RemoteError::NotFound) => {}
+                Err(error) => return Err(from_remote(error)),
+            }
+        }
+        if large != Large::No {
+            self.remote
+                .delete(&job.namespace.manifest_key(&job.row.name), None)
+                .await
+                .map_err(from_remote)?;
+        }
+        Ok(())
+    }
+
+    async fn end_delete(&self, job: &Job<'_>) -> Result<(), Stop> {
+        self.state
+            .end_delete(&self.mapping.id, job.container, &job.row.name, &job.key)
+            .await
+            .map_err(|error| from_state(&error))
+    }
+}
+
+/// Whether a manifest lies beside the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Large {
+    Yes,
+    No,
+    /// The object is gone already: an earlier try may have left the manifest.
+    Unknown,
+}
+
+fn is_large(look: &onespace_core::plan::copy::Look) -> Large {
+    match &look.object {
+        None => Large::Unknown,
+        Some(object) if object.headers.metadata.contains_key("x-static-large-object") => Large::Yes,
+        Some(_) => Large::No,
+    }
+}

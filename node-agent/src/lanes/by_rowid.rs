@@ -1,0 +1,124 @@
+//! The two lanes that read rows in ROWID order: live rows that came after the first pass began, up to the first that
+//! is not due yet, and tombstones. Tombstones ignore `copyAfter`: Swift forgets them after its reclaim age, so their
+//! lane reads on past live rows that are not due.
+
+use std::collections::BTreeMap;
+
+use onespace_core::plan::copy::{Trust, is_young};
+use onespace_core::plan::due_at;
+use onespace_core::row::Row;
+use onespace_core::timestamp::Timestamp;
+use onespace_stores::remote::Remote;
+use onespace_stores::source::Source;
+
+use super::turn::{Item, Task};
+use super::{Ended, Lane, NotDue, Sorted, Turn, TurnError};
+use crate::clock::Clock;
+use crate::databases::{Databases, ReadRow};
+use crate::state::Watermark;
+
+impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
+    /// Takes a turn on the followed rows, or on the tombstones.
+    ///
+    /// # Errors
+    /// [`TurnError`]: nothing of the turn counts.
+    pub async fn by_rowid(mut self, lane: Lane) -> Result<Ended, TurnError> {
+        let after = if lane == Lane::Deletes {
+            self.progress.deletes
+        } else {
+            self.progress.processed
+        };
+        let mut waits = None;
+        let mut items = Vec::new();
+        let complete = {
+            // Names are claimed in the order of reading: a delete never overtakes a copy that was read before it.
+            let _reading = self.work.claims.reading(&self.replica.container).await;
+            let chunk = self
+                .databases
+                .rows_after(&self.replica, after, self.work.limits.chunk)
+                .await?;
+            self.check_same(&chunk.id, chunk.max_rowid)?;
+            let now = self.work.now();
+            for read in &chunk.rows {
+                let task = match self.sort(read, lane == Lane::Deletes) {
+                    Sorted::Pass => Task::Pass,
+                    Sorted::Unreadable(held) => Task::Hold(held),
+                    Sorted::Work(row) if lane == Lane::Deletes => {
+                        let claim = self.work.claims.claim(&self.replica.container, &row.name);
+                        Task::Delete(row, claim)
+                    }
+                    Sorted::Work(row) => {
+                        waits = self.not_due(&row, now);
+                        if waits.is_some() {
+                            break;
+                        }
+                        let trust = self.trust(&row, now);
+                        let claim = self.work.claims.claim(&self.replica.container, &row.name);
+                        Task::Copy(row, trust, claim)
+                    }
+                };
+                items.push(item(read, task));
+            }
+            chunk.complete
+        };
+        let names: BTreeMap<i64, String> = items.iter().map(|item| (item.rowid, item.name.clone())).collect();
+        let worked = self.work_on(lane, items).await;
+        let to = worked.watermark.map(|rowid| match lane {
+            Lane::Deletes => {
+                self.progress.deletes = rowid;
+                Watermark::Deletes(rowid)
+            }
+            _ => {
+                self.progress.processed = rowid;
+                self.progress.processed_name = names.get(&rowid).cloned();
+                Watermark::Processed {
+                    rowid,
+                    name: names.get(&rowid).cloned(),
+                }
+            }
+        });
+        let at_head = worked.whole && complete && waits.is_none();
+        let ended = self.record(worked, to).await;
+        Ok(Ended {
+            at_head: at_head && ended.pause.is_none(),
+            waits,
+            ..ended
+        })
+    }
+
+    fn not_due(&self, row: &Row, now: Timestamp) -> Option<NotDue> {
+        let first_seen = match self.waited {
+            Some(waited) if waited.rowid == row.rowid => waited.first_seen,
+            _ => now,
+        };
+        let due = due_at(row, self.work.mapping.copy_after, first_seen, now)?;
+        Some(NotDue {
+            rowid: row.rowid,
+            time: row.time.newest(),
+            first_seen,
+            due,
+        })
+    }
+
+    fn trust(&self, row: &Row, now: Timestamp) -> Trust {
+        let gapless = row.time.newest() > self.followed_since;
+        if gapless && is_young(row, self.work.limits.slack, now) {
+            Trust::Fresh
+        } else {
+            Trust::None
+        }
+    }
+}
+
+/// A row of a chunk in ROWID order. A row whose name cannot be read is held under its number.
+fn item(read: &ReadRow, task: Task) -> Item<i64> {
+    let name = read
+        .name()
+        .map_or_else(|| format!("(row {})", read.rowid()), ToOwned::to_owned);
+    Item {
+        position: read.rowid(),
+        rowid: read.rowid(),
+        name,
+        task,
+    }
+}

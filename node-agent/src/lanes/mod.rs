@@ -1,0 +1,150 @@
+//! The lanes on which the rows of one database are worked off, a turn at a time.
+//!
+//! - **first pass**: live rows that were there when the database was first seen, in name order, beside a listing of
+//!   the remote;
+//! - **follow**: live rows that came later, in ROWID order, up to the first that is not due yet;
+//! - **deletes**: tombstones, in ROWID order, past live rows that are not due;
+//! - **retry**: held rows whose time has come.
+//!
+//! A turn reads one chunk, works on its rows side by side, moves a watermark and ends: so every database comes to
+//! its turn, and a turn that is cut off costs only work that is safe to repeat.
+
+mod by_rowid;
+mod first_pass;
+mod retry;
+mod turn;
+
+use std::sync::Arc;
+
+use onespace_core::naming;
+use onespace_core::plan::{Held, Pause};
+use onespace_core::reason::HoldReason;
+use onespace_core::report::Totals;
+use onespace_core::row::{Row, RowKind};
+use onespace_core::timestamp::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::databases::{DatabaseError, ReadRow, Replica};
+use crate::state::{DatabaseKey, Progress};
+use crate::work::Work;
+
+pub use first_pass::Listing;
+
+/// Which lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Tombstones.
+    Deletes,
+    /// Fresh live rows.
+    Follow,
+    /// Rows that were there before.
+    FirstPass,
+    /// Held rows.
+    Retry,
+}
+
+/// A database in the hands of one lane.
+pub struct Turn<D, S, R, C> {
+    /// Stores, state and rules.
+    pub work: Work<S, R, C>,
+    /// Access to databases.
+    pub databases: Arc<D>,
+    /// Which database.
+    pub replica: Replica,
+    /// Its identity.
+    pub key: DatabaseKey,
+    /// How far it is worked off.
+    pub progress: Progress,
+    /// How far it was when the turn began: what cannot be recorded did not happen.
+    pub began_with: Progress,
+    /// Since when this process follows it without a gap.
+    pub followed_since: Timestamp,
+    /// The row that was not due at the last turn.
+    pub waited: Option<NotDue>,
+    /// Stops the turn at the next row.
+    pub halt: CancellationToken,
+}
+
+/// How a turn ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// What was done.
+    pub totals: Totals,
+    /// Nothing is left to read on this lane for now.
+    pub at_head: bool,
+    /// The first row that is not due yet.
+    pub waits: Option<NotDue>,
+    /// The mapping must pause.
+    pub pause: Option<Pause>,
+    /// There was no place for a row that has to wait.
+    pub held_set_full: bool,
+    /// Rows were held, or held rows settled.
+    pub held_changed: bool,
+    /// How far the database was worked off.
+    pub progress: Progress,
+}
+
+/// A row that is not due yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotDue {
+    /// Which.
+    pub rowid: i64,
+    /// Its newest time.
+    pub time: Timestamp,
+    /// When it was first seen.
+    pub first_seen: Timestamp,
+    /// When it will be due.
+    pub due: Timestamp,
+}
+
+/// Why a turn could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// The database cannot be read now.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The database is another one than the progress speaks of.
+    #[error("the database has another id than before; it is worked off from the start")]
+    Replaced,
+}
+
+/// What a row as it was read leads to before anything is asked.
+#[derive(Debug)]
+pub(crate) enum Sorted {
+    /// It is not for this lane, this agent or this policy.
+    Pass,
+    /// It has to be worked on.
+    Work(Row),
+    /// It cannot be read.
+    Unreadable(Held),
+}
+
+impl<D, S, R, C> Turn<D, S, R, C> {
+    /// Sorts a row by what can be seen in the row alone.
+    pub(crate) fn sort(&self, read: &ReadRow, tombstones: bool) -> Sorted {
+        let raw = match read {
+            ReadRow::Row(raw) => raw.clone(),
+            ReadRow::Damaged { what, .. } if !tombstones => return Sorted::Unreadable(unreadable(what)),
+            ReadRow::Damaged { .. } => return Sorted::Pass,
+        };
+        if naming::primary_index(&raw.name, self.replica.replicas) != self.replica.index
+            || raw.deleted != tombstones
+        {
+            return Sorted::Pass;
+        }
+        match Row::parse(raw) {
+            Err(error) => Sorted::Unreadable(unreadable(&error.to_string())),
+            Ok(row) if self.work.selector.excludes(&row.name) => Sorted::Pass,
+            Ok(row) if row.kind == RowKind::Tombstone => Sorted::Work(row),
+            Ok(row) if self.work.selector.by_name_and_size(&row.name, row.size) => Sorted::Work(row),
+            Ok(_) => Sorted::Pass,
+        }
+    }
+}
+
+fn unreadable(what: &str) -> Held {
+    Held::new(
+        HoldReason::UnreadableRow,
+        format!("the container's row cannot be read ({what}); write the object again, or report this form"),
+    )
+}

@@ -1,0 +1,61 @@
+//! Held rows whose time has come.
+
+use onespace_core::plan::copy::Trust;
+use onespace_core::row::{Row, RowKind};
+use onespace_stores::remote::Remote;
+use onespace_stores::source::Source;
+
+use super::turn::{Item, Task};
+use super::{Ended, Lane, Sorted, Turn, TurnError};
+use crate::clock::Clock;
+use crate::databases::{Databases, ReadRow};
+use crate::state::Held;
+
+impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
+    /// Tries these held rows of the database again. A row that was replaced since has a later row of its own, which
+    /// another lane works on.
+    ///
+    /// # Errors
+    /// [`TurnError`]: nothing of the turn counts.
+    pub async fn retry(self, held: Vec<Held>) -> Result<Ended, TurnError> {
+        let mut items = Vec::with_capacity(held.len());
+        for Held { key, row, .. } in held {
+            let _reading = self.work.claims.reading(&self.replica.container).await;
+            let rows = self.databases.rows_of(&self.replica, &key.name).await?;
+            let task = rows
+                .iter()
+                .find(|read| read.rowid() == row)
+                .map_or(Task::Forget, |read| self.task(read));
+            items.push(Item {
+                position: row,
+                rowid: row,
+                name: key.name,
+                task,
+            });
+        }
+        let worked = self.work_on(Lane::Retry, items).await;
+        let at_head = worked.whole;
+        Ok(Ended {
+            at_head,
+            ..self.record(worked, None).await
+        })
+    }
+
+    fn task(&self, read: &ReadRow) -> Task {
+        let deleted = matches!(read, ReadRow::Row(row) if row.deleted);
+        match self.sort(read, deleted) {
+            Sorted::Pass => Task::Forget,
+            Sorted::Unreadable(held) => Task::Hold(held),
+            Sorted::Work(row) => {
+                let claim = self.work.claims.claim(&self.replica.container, &row.name);
+                match row {
+                    Row {
+                        kind: RowKind::Tombstone,
+                        ..
+                    } => Task::Delete(row, claim),
+                    row => Task::Copy(row, Trust::None, claim),
+                }
+            }
+        }
+    }
+}

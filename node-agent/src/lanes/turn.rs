@@ -1,0 +1,296 @@
+//! Working on the rows of one chunk side by side.
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use onespace_core::plan::copy::Trust;
+use onespace_core::plan::window::Window;
+use onespace_core::plan::{Done, Held, Pause, Stop};
+use onespace_core::reason::{HoldReason, PauseReason};
+use onespace_core::report::Totals;
+use onespace_core::row::Row;
+use onespace_stores::remote::Remote;
+use onespace_stores::source::Source;
+
+use super::{Ended, Lane, Turn, TurnError};
+use crate::claims::Claim;
+use crate::clock::Clock;
+use crate::databases::Databases;
+use crate::state::{Adopted, Advance, HeldKey, Kept, Watermark};
+use crate::stop::from_state;
+
+/// One row of a chunk.
+#[derive(Debug)]
+pub(crate) struct Item<P> {
+    pub position: P,
+    pub rowid: i64,
+    pub name: String,
+    pub task: Task,
+}
+
+/// What is to be done with it.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Nothing: another lane, another agent or nobody works on it. A held row of the name stays.
+    Pass,
+    /// The held row is no longer there: its entry goes.
+    Forget,
+    /// A listing showed it in step: ours from now on, if it is unmarked.
+    Settled(Adopted),
+    /// It waits.
+    Hold(Held),
+    /// Bring the name in step.
+    Copy(Row, Trust, Claim),
+    /// Carry the delete out.
+    Delete(Row, Claim),
+}
+
+/// What became of a chunk.
+#[derive(Debug)]
+pub(crate) struct Worked<P> {
+    pub watermark: Option<P>,
+    pub totals: Totals,
+    pub settled: Vec<(String, i64)>,
+    pub adopted: Vec<Adopted>,
+    pub pause: Option<Pause>,
+    pub held_set_full: bool,
+    pub held_changed: bool,
+    /// Every row was done or durably held.
+    pub whole: bool,
+}
+
+enum End {
+    Done(Done),
+    Passed,
+    Adopted(Adopted),
+    Held,
+    NotStarted,
+    Full,
+    Pause(Pause),
+}
+
+impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
+    /// Works on all rows of a chunk; stops starting rows when the turn's time is over, when the mapping has to
+    /// pause, or when a row that must wait finds no place.
+    pub(crate) async fn work_on<P: Ord + Clone + Send>(&self, lane: Lane, items: Vec<Item<P>>) -> Worked<P> {
+        let halt = self.halt.child_token();
+        let flow = format!("{}/{lane:?}", self.key.database);
+        let mut window = Window::default();
+        let mut worked = Worked {
+            watermark: None,
+            totals: Totals::default(),
+            settled: Vec::new(),
+            adopted: Vec::new(),
+            pause: None,
+            held_set_full: false,
+            held_changed: false,
+            whole: true,
+        };
+        let mut ends = FuturesUnordered::new();
+        let (halt, flow) = (&halt, &flow);
+        for item in items {
+            window.begin(item.position.clone());
+            ends.push(async move {
+                let Item {
+                    position,
+                    rowid,
+                    name,
+                    task,
+                } = item;
+                let end = self.one(rowid, &name, task, halt, flow).await;
+                if matches!(end, End::Full | End::Pause(_)) {
+                    halt.cancel();
+                }
+                (position, (name, rowid), end)
+            });
+        }
+        let time_is_over = tokio::time::sleep(self.work.limits.turn);
+        tokio::pin!(time_is_over);
+        loop {
+            let next = tokio::select! {
+                () = &mut time_is_over, if !halt.is_cancelled() => { halt.cancel(); continue; }
+                next = ends.next() => next,
+            };
+            let Some((position, row, end)) = next else { break };
+            let finished = match end {
+                End::Done(done) => {
+                    count(&mut worked.totals, done);
+                    worked.settled.push(row);
+                    true
+                }
+                End::Adopted(adopted) => {
+                    count(&mut worked.totals, Done::InStep);
+                    worked.adopted.push(adopted);
+                    worked.settled.push(row);
+                    true
+                }
+                End::Passed => true,
+                End::Held => {
+                    worked.held_changed = true;
+                    true
+                }
+                End::NotStarted => false,
+                End::Full => {
+                    worked.held_set_full = true;
+                    false
+                }
+                End::Pause(pause) => {
+                    worked.pause.get_or_insert(pause);
+                    false
+                }
+            };
+            if finished {
+                window.finish(&position);
+            } else {
+                worked.whole = false;
+            }
+        }
+        worked.watermark = window.watermark();
+        worked
+    }
+
+    async fn one(
+        &self,
+        rowid: i64,
+        name: &str,
+        task: Task,
+        halt: &tokio_util::sync::CancellationToken,
+        flow: &str,
+    ) -> End {
+        let started = async |claim: &Claim| {
+            tokio::select! {
+                biased;
+                () = halt.cancelled() => None,
+                pass = async { claim.turn().await; self.work.turnstile.enter(&self.work.mapping.id, &flow.to_owned()).await } => Some(pass),
+            }
+        };
+        let result = match task {
+            Task::Pass => return End::Passed,
+            Task::Forget => return End::Done(Done::Superseded),
+            Task::Settled(adopted) => return End::Adopted(adopted),
+            Task::Hold(held) => Err(held.into()),
+            Task::Copy(row, trust, claim) => {
+                let Some(_pass) = started(&claim).await else {
+                    return End::NotStarted;
+                };
+                Box::pin(self.work.copy(&self.replica.container, &row, trust)).await
+            }
+            Task::Delete(row, claim) => {
+                let Some(_pass) = started(&claim).await else {
+                    return End::NotStarted;
+                };
+                Box::pin(self.delete_row(&row)).await
+            }
+        };
+        match result {
+            Ok(done) => End::Done(done),
+            Err(Stop::Pause(pause)) if pause.reason == PauseReason::AccessDenied => {
+                if self.work.others_are_allowed().await {
+                    let held = Held::new(
+                        HoldReason::KeyForbidden,
+                        "the remote denies access to this key though it grants it to others; check the bucket's policy",
+                    );
+                    self.hold(rowid, name, &held).await
+                } else {
+                    End::Pause(pause)
+                }
+            }
+            Err(Stop::Pause(pause)) => End::Pause(pause),
+            Err(Stop::Hold(held)) => self.hold(rowid, name, &held).await,
+        }
+    }
+
+    async fn delete_row(&self, row: &Row) -> Result<Done, Stop> {
+        let rows = match self.databases.rows_of(&self.replica, &row.name).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(Held::new(HoldReason::SourceFailed, error.to_string()).into()),
+        };
+        let alive = rows
+            .iter()
+            .any(|row| !matches!(row, crate::databases::ReadRow::Row(row) if row.deleted));
+        self.work.delete(&self.replica.container, row, alive).await
+    }
+
+    async fn hold(&self, rowid: i64, name: &str, held: &Held) -> End {
+        let key = HeldKey {
+            database: self.key.clone(),
+            name: name.to_owned(),
+        };
+        tracing::info!(
+            policy = %self.work.policy_name(), object = %format_args!("{}/{name}", self.key.container),
+            reason = %held.reason, "row held: {}", held.message
+        );
+        match self
+            .work
+            .state
+            .hold(&key, rowid, held, self.work.now(), self.work.limits.held)
+            .await
+        {
+            Ok(Kept::Yes) => End::Held,
+            Ok(Kept::Full) => End::Full,
+            Err(error) => match from_state(&error) {
+                Stop::Pause(pause) => End::Pause(pause),
+                Stop::Hold(_) => End::Full,
+            },
+        }
+    }
+
+    /// Records a turn's progress; what it did counts only if that succeeds.
+    pub(crate) async fn record<P>(self, worked: Worked<P>, to: Option<Watermark>) -> Ended {
+        let Worked {
+            watermark: _,
+            totals,
+            settled,
+            adopted,
+            mut pause,
+            held_set_full,
+            held_changed,
+            whole: _,
+        } = worked;
+        let step = Advance {
+            to: to.unwrap_or(Watermark::Unmoved),
+            totals,
+            settled,
+            adopted,
+        };
+        let mut progress = self.progress;
+        let mut counted = totals;
+        if let Err(error) = self.work.state.advance(&self.key, step).await {
+            progress = self.began_with;
+            counted = Totals::default();
+            if let Stop::Pause(failed) = from_state(&error) {
+                pause = Some(failed);
+            }
+        }
+        Ended {
+            totals: counted,
+            pause,
+            held_set_full,
+            held_changed,
+            progress,
+            at_head: false,
+            waits: None,
+        }
+    }
+
+    /// Checks that a chunk is of the database whose progress is used.
+    pub(crate) fn check_same(&self, id: &str, max_rowid: i64) -> Result<(), TurnError> {
+        let restored = max_rowid < self.progress.processed || max_rowid < self.progress.deletes;
+        if id == self.key.database && !restored {
+            Ok(())
+        } else {
+            Err(TurnError::Replaced)
+        }
+    }
+}
+
+fn count(totals: &mut Totals, done: Done) {
+    match done {
+        Done::LeftAlone | Done::Superseded => {}
+        Done::InStep | Done::Reposted => totals.objects += 1,
+        Done::Copied { bytes } => {
+            totals.objects += 1;
+            totals.bytes += bytes;
+        }
+        Done::Deleted => totals.deletes += 1,
+    }
+}

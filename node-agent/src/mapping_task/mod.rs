@@ -1,0 +1,535 @@
+//! One mapping at work: finds its databases, gives their lanes turns, waits out failures, reports.
+
+mod followed;
+mod open;
+mod pause;
+mod report;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onespace_core::plan::{Pause, Stop};
+use onespace_core::reason::PauseReason;
+use onespace_core::report::{MappingReport, Totals};
+use onespace_stores::remote::{Capabilities, Permissions, Remote, RemoteError};
+use onespace_stores::source::Source;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::databases::{DatabaseError, Databases, Signature};
+use crate::lanes::{Ended, Lane, Listing, Turn, TurnError};
+use crate::state::Held;
+use crate::stop::{from_remote, from_state};
+use crate::work::Work;
+use followed::{Backlog, Followed};
+use pause::Paused;
+
+/// How often databases are looked at for changes, and reports are renewed.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How often databases are located anew.
+const LOCATE: Duration = Duration::from_secs(5);
+
+/// Turns of one mapping at a time, on each lane.
+const TURNS: usize = 8;
+
+/// Held rows that one turn tries again.
+const RETRIES: u32 = 100;
+
+/// What a person asks of a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Try held rows again: all, or one, `container/object`.
+    Retry(Option<String>),
+}
+
+/// A mapping's task.
+pub struct MappingTask<D, S, R, C> {
+    work: Work<S, R, C>,
+    databases: Arc<D>,
+    cancel: CancellationToken,
+    commands: mpsc::Receiver<Command>,
+    reports: watch::Sender<MappingReport>,
+    followed: HashMap<PathBuf, Followed>,
+    unreadable: BTreeSet<PathBuf>,
+    located: Option<crate::databases::Located>,
+    events: JoinSet<Event>,
+    turns: HashMap<Lane, usize>,
+    turn_count: u64,
+    retrying: bool,
+    probing: bool,
+    probed: Option<Probed>,
+    paused: Option<Paused>,
+    held_set_full: bool,
+    has_hope: bool,
+    held: onespace_core::report::HeldReport,
+    totals: Totals,
+    handled_retry: Option<String>,
+    refused: Option<(&'static str, String)>,
+}
+
+/// What a probe found.
+#[derive(Clone, Debug)]
+struct Probed {
+    capabilities: Arc<Capabilities>,
+    permissions: Permissions,
+    at: onespace_core::timestamp::Timestamp,
+}
+
+enum Event {
+    Turn {
+        path: PathBuf,
+        lane: Lane,
+        changes: u64,
+        backlog: Option<Backlog>,
+        result: Box<Result<(Ended, Listing), TurnError>>,
+    },
+    Probed(Result<(Capabilities, Permissions), RemoteError>),
+    Looked(Vec<(PathBuf, Result<Signature, DatabaseError>)>),
+    Located(Result<crate::databases::Located, DatabaseError>),
+}
+
+/// A handle on a running task.
+#[derive(Debug)]
+pub struct Handle {
+    /// Ends the task at the next row.
+    pub cancel: CancellationToken,
+    /// Asks something of it.
+    pub commands: mpsc::Sender<Command>,
+    /// Its latest report.
+    pub reports: watch::Receiver<MappingReport>,
+    /// Ends when the task has ended.
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+/// Commands that may wait.
+const COMMANDS: usize = 16;
+
+impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
+    /// Starts the work on a mapping.
+    pub fn start(work: Work<S, R, C>, databases: Arc<D>, cancel: CancellationToken) -> Handle {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (reports, latest) = watch::channel(MappingReport {
+            id: work.mapping.id.0.clone(),
+            policy: Some(work.mapping.policy.clone()),
+            ..MappingReport::default()
+        });
+        let task = Self {
+            work,
+            databases,
+            cancel: cancel.clone(),
+            commands: inbox,
+            reports,
+            followed: HashMap::new(),
+            unreadable: BTreeSet::new(),
+            located: None,
+            events: JoinSet::new(),
+            turns: HashMap::new(),
+            turn_count: 0,
+            retrying: false,
+            probing: false,
+            probed: None,
+            paused: None,
+            held_set_full: false,
+            has_hope: false,
+            held: onespace_core::report::HeldReport::default(),
+            totals: Totals::default(),
+            handled_retry: None,
+            refused: None,
+        };
+        Handle {
+            cancel,
+            commands,
+            reports: latest,
+            task: tokio::spawn(task.run()),
+        }
+    }
+
+    async fn run(mut self) {
+        if !self.open().await {
+            self.publish();
+            self.cancel.cancelled().await;
+            return;
+        }
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut locate = tokio::time::interval(LOCATE);
+        locate.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => break,
+                Some(command) = self.commands.recv() => self.obey(command).await,
+                Some(event) = self.events.join_next() => match event {
+                    Ok(event) => self.apply(event).await,
+                    Err(error) => tracing::error!(policy = %self.work.policy_name(), "a turn ended abnormally: {error}"),
+                },
+                _ = locate.tick() => self.spawn_locate(),
+                _ = look.tick() => {
+                    self.spawn_look();
+                    self.refresh_held().await;
+                    self.publish();
+                }
+            }
+            if !self.cancel.is_cancelled() {
+                self.start_turns().await;
+            }
+        }
+        // Rows that are under way are finished; each wait in them has a limit of its own.
+        while let Some(event) = self.events.join_next().await {
+            if let Ok(event) = event {
+                self.apply(event).await;
+            }
+        }
+        self.publish();
+    }
+
+    async fn obey(&mut self, command: Command) {
+        let now = self.work.now();
+        let Command::Retry(object) = command;
+        let done = match object.as_deref().and_then(|object| object.split_once('/')) {
+            Some((container, name)) => self
+                .work
+                .state
+                .retry_name(&self.work.mapping.id, container, name, now)
+                .await
+                .map(|_| ()),
+            None => {
+                self.work
+                    .state
+                    .handle_retry(&self.work.mapping.id, None, now)
+                    .await
+            }
+        };
+        if let Err(error) = done {
+            self.pause_for(from_state(&error));
+        }
+        if let Some(paused) = &mut self.paused {
+            paused.retry_at = now;
+        }
+    }
+
+    async fn start_turns(&mut self) {
+        let now = self.work.now();
+        if let Some(paused) = &self.paused {
+            if paused.retry_at <= now {
+                self.spawn_probe();
+            }
+            return;
+        }
+        if self.probed.is_none() {
+            self.spawn_probe();
+            return;
+        }
+        if self.is_suspended() {
+            return;
+        }
+        self.start_retries(now).await;
+        let mut waiting: Vec<_> = self
+            .followed
+            .values()
+            .map(|db| (db.last_turn, db.replica.path.clone()))
+            .collect();
+        waiting.sort();
+        for (_, path) in waiting {
+            for lane in [Lane::Deletes, Lane::Follow, Lane::FirstPass] {
+                let running = self.turns.get(&lane).copied().unwrap_or(0);
+                let stopped = self.held_set_full && lane != Lane::Deletes;
+                let Some(db) = self.followed.get_mut(&path) else {
+                    continue;
+                };
+                if running < TURNS && !stopped && db.wants(lane, now) {
+                    self.spawn_turn(&path, lane, Vec::new());
+                }
+            }
+        }
+    }
+
+    async fn start_retries(&mut self, now: onespace_core::timestamp::Timestamp) {
+        if self.retrying || self.held.rows == 0 {
+            return;
+        }
+        let due = match self.work.state.due(&self.work.mapping.id, now, RETRIES).await {
+            Ok(due) => due,
+            Err(error) => return self.pause_for(from_state(&error)),
+        };
+        let mut by_database: HashMap<String, Vec<Held>> = HashMap::new();
+        for held in due {
+            by_database
+                .entry(held.key.database.database.clone())
+                .or_default()
+                .push(held);
+        }
+        let paths: Vec<_> = self
+            .followed
+            .values()
+            .filter_map(|db| Some((db.replica.path.clone(), by_database.remove(&db.key.database)?)))
+            .collect();
+        for (path, held) in paths {
+            self.retrying = true;
+            self.spawn_turn(&path, Lane::Retry, held);
+        }
+    }
+
+    fn spawn_turn(&mut self, path: &PathBuf, lane: Lane, held: Vec<Held>) {
+        let Some(db) = self.followed.get_mut(path) else {
+            return;
+        };
+        db.running.insert(lane);
+        *self.turns.entry(lane).or_default() += 1;
+        let turn = Turn {
+            work: self.work.clone(),
+            databases: self.databases.clone(),
+            replica: db.replica.clone(),
+            key: db.key.clone(),
+            progress: db.progress.clone(),
+            began_with: db.progress.clone(),
+            followed_since: db.followed_since,
+            waited: db.waits,
+            halt: self.cancel.clone(),
+        };
+        let (path, changes) = (path.clone(), db.changes());
+        let listing = if lane == Lane::FirstPass {
+            std::mem::take(&mut db.listing)
+        } else {
+            Listing::default()
+        };
+        self.events.spawn(async move {
+            let (databases, replica) = (turn.databases.clone(), turn.replica.clone());
+            let result = match lane {
+                Lane::FirstPass => turn.first_pass(listing).await,
+                Lane::Retry => turn.retry(held).await.map(|ended| (ended, Listing::default())),
+                Lane::Follow | Lane::Deletes => {
+                    turn.by_rowid(lane).await.map(|ended| (ended, Listing::default()))
+                }
+            };
+            let result = Box::new(result);
+            let backlog = match &*result {
+                Ok((ended, _)) => report::backlog(&*databases, &replica, &ended.progress).await,
+                Err(_) => None,
+            };
+            Event::Turn {
+                path,
+                lane,
+                changes,
+                backlog,
+                result,
+            }
+        });
+    }
+
+    fn spawn_probe(&mut self) {
+        if self.probing {
+            return;
+        }
+        self.probing = true;
+        let work = self.work.clone();
+        self.events
+            .spawn(async move { Event::Probed(work.remote.probe(&work.scratch_prefix()).await) });
+    }
+
+    fn spawn_locate(&mut self) {
+        let (databases, mapping) = (self.databases.clone(), self.work.mapping.clone());
+        self.events
+            .spawn(async move { Event::Located(databases.locate(&mapping).await) });
+    }
+
+    fn spawn_look(&mut self) {
+        let replicas: Vec<_> = self.followed.values().map(|db| db.replica.clone()).collect();
+        if replicas.is_empty() {
+            return;
+        }
+        let databases = self.databases.clone();
+        self.events
+            .spawn(async move { Event::Looked(databases.signatures(replicas).await) });
+    }
+
+    async fn apply(&mut self, event: Event) {
+        let now = self.work.now();
+        match event {
+            Event::Located(Ok(located)) => self.open_databases(located).await,
+            Event::Located(Err(error)) => {
+                tracing::warn!(policy = %self.work.policy_name(), "databases cannot be located: {error}");
+                self.pause_for(Stop::Pause(Pause {
+                    reason: PauseReason::SourceUnavailable,
+                    code: None,
+                    message: error.to_string(),
+                }));
+            }
+            Event::Looked(signatures) => {
+                for (path, signature) in signatures {
+                    match (signature, self.followed.get_mut(&path)) {
+                        (Ok(signature), Some(db)) => db.saw(signature, now),
+                        (Err(error), Some(_)) => self.database_trouble(&path, &error),
+                        (_, None) => {}
+                    }
+                }
+            }
+            Event::Probed(result) => self.apply_probe(result),
+            Event::Turn {
+                path,
+                lane,
+                changes,
+                backlog,
+                result,
+            } => {
+                self.turn_count += 1;
+                if let Some(running) = self.turns.get_mut(&lane) {
+                    *running = running.saturating_sub(1);
+                }
+                if lane == Lane::Retry {
+                    self.retrying = self.turns.get(&Lane::Retry).copied().unwrap_or(0) > 0;
+                }
+                let Some(db) = self.followed.get_mut(&path) else {
+                    return;
+                };
+                db.running.remove(&lane);
+                db.last_turn = self.turn_count;
+                match *result {
+                    Ok((ended, listing)) => self.apply_turn(&path, lane, changes, backlog, ended, listing),
+                    Err(TurnError::Database(error)) => self.database_trouble(&path, &error),
+                    Err(TurnError::Replaced) => {
+                        if db.running.is_empty() {
+                            self.followed.remove(&path);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply_turn(
+        &mut self,
+        path: &PathBuf,
+        lane: Lane,
+        changes: u64,
+        backlog: Option<Backlog>,
+        ended: Ended,
+        listing: Listing,
+    ) {
+        let Ended {
+            totals,
+            at_head,
+            waits,
+            pause,
+            held_set_full,
+            held_changed,
+            progress,
+        } = ended;
+        self.unreadable.remove(path);
+        self.totals += totals;
+        self.held_set_full |= held_set_full;
+        if held_changed || lane == Lane::Retry {
+            self.held.rows = self.held.rows.max(1);
+        }
+        if let Some(db) = self.followed.get_mut(path) {
+            match lane {
+                Lane::Follow => {
+                    db.progress.processed = progress.processed;
+                    db.progress.processed_name = progress.processed_name;
+                    db.waits = waits;
+                }
+                Lane::Deletes => db.progress.deletes = progress.deletes,
+                Lane::FirstPass => {
+                    db.progress.after_name = progress.after_name;
+                    db.progress.first_pass_done = progress.first_pass_done;
+                    db.listing = listing;
+                }
+                Lane::Retry => {}
+            }
+            if at_head {
+                db.read_to_head(lane, changes);
+            }
+            if let Some(backlog) = backlog {
+                db.backlog = backlog;
+            }
+        }
+        if let Some(pause) = pause {
+            self.pause_for(Stop::Pause(pause));
+        }
+    }
+
+    fn apply_probe(&mut self, result: Result<(Capabilities, Permissions), RemoteError>) {
+        self.probing = false;
+        match result {
+            Err(error) => self.pause_for(from_remote(error)),
+            Ok((capabilities, permissions)) => {
+                let missing = self.work.missing_permissions(&permissions);
+                let capabilities = Arc::new(capabilities);
+                self.work.capabilities = capabilities.clone();
+                self.probed = Some(Probed {
+                    capabilities,
+                    permissions,
+                    at: self.work.now(),
+                });
+                if let Some(pause) = missing {
+                    return self.pause_for(Stop::Pause(pause));
+                }
+                if let Some(paused) = self.paused.take() {
+                    tracing::info!(
+                        policy = %self.work.policy_name(), reason = %paused.pause.reason, "the mapping goes on"
+                    );
+                }
+            }
+        }
+    }
+
+    fn pause_for(&mut self, stop: Stop) {
+        let pause = match stop {
+            Stop::Pause(pause) => pause,
+            Stop::Hold(held) => Pause {
+                reason: PauseReason::UnexpectedAnswer,
+                code: None,
+                message: held.message,
+            },
+        };
+        let is_new = self
+            .paused
+            .as_ref()
+            .is_none_or(|paused| paused.pause.reason != pause.reason);
+        if is_new {
+            tracing::warn!(
+                policy = %self.work.policy_name(), reason = %pause.reason, code = pause.code.as_deref().unwrap_or(""),
+                "the mapping pauses: {}", pause.message
+            );
+        }
+        let salt = self
+            .work
+            .mapping
+            .id
+            .0
+            .bytes()
+            .fold(0, |sum: u64, byte| sum * 31 % 9973 + u64::from(byte));
+        // Several rows that fail together are one failure.
+        let waits = self
+            .paused
+            .as_ref()
+            .is_some_and(|paused| paused.retry_at > self.work.now());
+        if is_new || !waits {
+            self.paused = Some(Paused::after(self.paused.as_ref(), pause, self.work.now(), salt));
+        }
+        self.publish();
+    }
+
+    fn database_trouble(&mut self, path: &PathBuf, error: &DatabaseError) {
+        match error {
+            DatabaseError::Gone(_) => {
+                if self.followed.get(path).is_some_and(|db| db.running.is_empty()) {
+                    self.followed.remove(path);
+                }
+            }
+            DatabaseError::Busy(_) => {}
+            DatabaseError::Damaged { .. }
+            | DatabaseError::NotCommitted { .. }
+            | DatabaseError::Configuration(_) => {
+                if self.unreadable.insert(path.clone()) {
+                    tracing::warn!(policy = %self.work.policy_name(), "{error}");
+                }
+            }
+        }
+    }
+}

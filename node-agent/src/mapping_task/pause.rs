@@ -1,0 +1,54 @@
+//! Waiting out a failure of the remote, of Swift or of the agent's own disk.
+
+use std::time::Duration;
+
+use onespace_core::plan::Pause;
+use onespace_core::timestamp::Timestamp;
+
+/// The first wait.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The longest.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A mapping that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Paused {
+    pub pause: Pause,
+    pub since: Timestamp,
+    pub retry_at: Timestamp,
+    tries: u32,
+}
+
+impl Paused {
+    /// The mapping pauses, or its trial failed again. `salt` spreads mappings that failed together.
+    pub fn after(before: Option<&Self>, pause: Pause, now: Timestamp, salt: u64) -> Self {
+        let tries = before.map_or(0, |before| before.tries + 1);
+        let since = before.map_or(now, |before| before.since);
+        Self {
+            pause,
+            since,
+            retry_at: now.plus(wait(tries, salt)),
+            tries,
+        }
+    }
+}
+
+/// Doubles from a second to a minute; up to a quarter is taken off by the salt.
+fn wait(tries: u32, salt: u64) -> Duration {
+    let full = FIRST.saturating_mul(1 << tries.min(10)).min(LONGEST);
+    full - full / 4 * u32::try_from(salt % 100).unwrap_or(0) / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_minute_and_never_vanish() {
+        for salt in 0..200 {
+            assert!(wait(0, salt) >= Duration::from_millis(750));
+            assert!(wait(30, salt) <= LONGEST && wait(30, salt) >= Duration::from_secs(45));
+        }
+    }
+}

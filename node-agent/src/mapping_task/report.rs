@@ -1,0 +1,219 @@
+//! What a mapping's task reports.
+
+use onespace_core::mapping::MappingState;
+use onespace_core::report::{
+    Databases as Counts, Handled, MappingReport, Pending, RemoteReport, RunState, Verify, rfc3339,
+};
+use onespace_core::row::Row;
+use onespace_stores::remote::Remote;
+use onespace_stores::source::Source;
+
+use super::MappingTask;
+use super::followed::Backlog;
+use crate::clock::Clock;
+use crate::databases::{Databases, ReadRow, Replica};
+use crate::state::Progress;
+use crate::stop::from_state;
+
+/// Up to so many rows a backlog is counted; beyond, it is estimated from ROWIDs.
+const COUNTED: usize = 10_000;
+
+/// How often a row must have been tried before `--once` gives it up.
+const TRIES: u32 = 3;
+
+impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
+    pub(super) fn is_suspended(&self) -> bool {
+        self.work.mapping.state != MappingState::Active
+    }
+
+    /// Reads what the durable set holds.
+    pub(super) async fn refresh_held(&mut self) {
+        let id = &self.work.mapping.id;
+        let (report, hope) = tokio::join!(
+            self.work.state.held_report(id, self.work.limits.held),
+            self.work.state.has_hope(id, TRIES)
+        );
+        match (report, hope) {
+            (Ok(report), Ok(hope)) => {
+                self.held_set_full = report.full;
+                self.held = report;
+                self.has_hope = hope;
+            }
+            (Err(error), _) | (_, Err(error)) => self.pause_for(from_state(&error)),
+        }
+    }
+
+    pub(super) fn publish(&self) {
+        let report = self.report();
+        self.reports.send_if_modified(|last| {
+            let changed = *last != report;
+            *last = report;
+            changed
+        });
+    }
+
+    fn report(&self) -> MappingReport {
+        let mapping = &self.work.mapping;
+        let (state, reason, message) = self.state();
+        let mut pending = Pending {
+            rows: 0,
+            exact: true,
+            oldest: None,
+        };
+        let mut oldest = None;
+        for db in self.followed.values() {
+            db.backlog.add_to(&mut pending, &mut oldest);
+        }
+        pending.oldest = oldest.map(rfc3339);
+        let probed = self.probed.as_ref();
+        MappingReport {
+            id: mapping.id.0.clone(),
+            policy: Some(mapping.policy.clone()),
+            state,
+            reason,
+            message,
+            ring_nodes: self
+                .located
+                .as_ref()
+                .map(|located| located.ring_nodes.clone())
+                .unwrap_or_default(),
+            databases: Counts {
+                open: self.followed.len() as u64,
+                unreadable: self.unreadable.len() as u64
+                    + self.located.as_ref().map_or(0, |located| located.unreadable),
+            },
+            initial_pass_complete: self.located.is_some()
+                && self.unreadable.is_empty()
+                && self.followed.values().all(|db| db.progress.first_pass_done),
+            pending,
+            verify: Verify::default(),
+            held: self.held.clone(),
+            held_deletes: None,
+            handled: Handled {
+                retry: self.handled_retry.clone(),
+                release_deletes: None,
+            },
+            totals: self.totals,
+            remote: RemoteReport {
+                reachable: probed.is_some() && self.paused.is_none(),
+                code: self.paused.as_ref().and_then(|paused| paused.pause.code.clone()),
+                since: self.paused.as_ref().map(|paused| rfc3339(paused.since)),
+                permissions: probed
+                    .map(|probed| {
+                        probed
+                            .permissions
+                            .operations
+                            .iter()
+                            .map(|(name, ok)| ((*name).to_owned(), *ok))
+                            .collect()
+                    })
+                    .unwrap_or_default(),
+                capabilities: probed
+                    .map(|probed| serde_json::to_value(&*probed.capabilities).unwrap_or_default())
+                    .and_then(|value| serde_json::from_value(value).ok())
+                    .unwrap_or_default(),
+                probed_at: probed.map(|probed| rfc3339(probed.at)),
+            },
+            idle: self.is_idle(),
+        }
+    }
+
+    fn state(&self) -> (RunState, Option<String>, Option<String>) {
+        if let Some((reason, message)) = &self.refused {
+            return (
+                RunState::Refused,
+                Some((*reason).to_owned()),
+                Some(message.clone()),
+            );
+        }
+        if let Some(paused) = &self.paused {
+            let pause = &paused.pause;
+            return (
+                RunState::Paused,
+                Some(pause.reason.to_string()),
+                Some(pause.message.clone()),
+            );
+        }
+        match self.work.mapping.state {
+            MappingState::Suspended => (RunState::Suspended, None, None),
+            MappingState::Removing => (RunState::Removing, None, None),
+            MappingState::Active if self.held_set_full => (
+                RunState::Paused,
+                Some(onespace_core::reason::PauseReason::HeldSetFull.to_string()),
+                Some("too many rows are held; mend what they name, then retry them".to_owned()),
+            ),
+            MappingState::Active => (RunState::Running, None, None),
+        }
+    }
+
+    /// Whether everything that is due is done, and every row that time may mend had its tries.
+    fn is_idle(&self) -> bool {
+        let now = self.work.now();
+        let still = self.refused.is_some() || self.is_suspended();
+        still
+            || (self.paused.is_none()
+                && self.probed.is_some()
+                && self.located.is_some()
+                && self.followed.values().all(|db| db.is_idle(now))
+                && !self.retrying
+                && (self.held_set_full || !self.has_hope))
+    }
+}
+
+/// Counts what is left to do in a database. `None` = it cannot be read now.
+pub(super) async fn backlog<D: Databases>(
+    databases: &D,
+    replica: &Replica,
+    progress: &Progress,
+) -> Option<Backlog> {
+    let from = progress.processed.min(progress.deletes);
+    let chunk = databases.rows_after(replica, from, COUNTED + 1).await.ok()?;
+    let mut backlog = Backlog {
+        rows: 0,
+        exact: true,
+        oldest: None,
+    };
+    let mut count = |raw: &onespace_core::row::RawRow| {
+        if onespace_core::naming::primary_index(&raw.name, replica.replicas) != replica.index {
+            return;
+        }
+        backlog.rows += 1;
+        if let Ok(row) = Row::parse(raw.clone()) {
+            let time = row.time.newest();
+            backlog.oldest = Some(backlog.oldest.map_or(time, |oldest| oldest.min(time)));
+        }
+    };
+    for read in &chunk.rows {
+        if let ReadRow::Row(raw) = read
+            && raw.rowid
+                > if raw.deleted {
+                    progress.deletes
+                } else {
+                    progress.processed
+                }
+        {
+            count(raw);
+        }
+    }
+    let mut whole = chunk.complete;
+    if !progress.first_pass_done {
+        let rest = databases
+            .rows_by_name(replica, progress.after_name.as_deref(), COUNTED + 1)
+            .await
+            .ok()?;
+        for read in &rest.rows {
+            if let ReadRow::Row(raw) = read
+                && raw.rowid <= progress.high
+            {
+                count(raw);
+            }
+        }
+        whole &= rest.complete;
+    }
+    if !whole {
+        let behind = u64::try_from(chunk.max_rowid.saturating_sub(from)).unwrap_or(0);
+        backlog.rows = backlog.rows.max(behind / u64::from(replica.replicas.max(1)));
+        backlog.exact = false;
+    }
+    Some(backlog)
+}

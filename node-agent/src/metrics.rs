@@ -1,0 +1,170 @@
+//! Prometheus metrics, made from the same reports that `/status` shows. Labels are the policy's namespace and name
+//! and closed lists of reasons; never a container or an object.
+
+use onespace_core::report::{MappingReport, RunState};
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+const POLICY: &[&str] = &["namespace", "name"];
+
+/// Renders the reports in Prometheus' text format.
+///
+/// # Errors
+/// [`prometheus::Error`] when two metrics would have one name: a mistake in this file, shown by its test.
+pub fn render(
+    loaded: bool,
+    config_error: bool,
+    reports: &[MappingReport],
+) -> Result<Vec<u8>, prometheus::Error> {
+    let registry = Registry::new();
+    let gauge = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    };
+    let counter = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
+        let counter = IntCounterVec::new(Opts::new(name, help), POLICY)?;
+        registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    };
+    gauge("onespace_config_loaded", "1 when a set of mappings runs.", &[])?
+        .with_label_values::<&str>(&[])
+        .set(loaded.into());
+    gauge(
+        "onespace_config_broken",
+        "1 when newer mapping files could not be loaded.",
+        &[],
+    )?
+    .with_label_values::<&str>(&[])
+    .set(config_error.into());
+    let state = gauge(
+        "onespace_mapping_state",
+        "1 for the state that the mapping is in.",
+        &["namespace", "name", "state"],
+    )?;
+    let paused = gauge(
+        "onespace_mapping_paused",
+        "1 while the mapping is paused, by reason.",
+        &["namespace", "name", "reason"],
+    )?;
+    let pending = gauge("onespace_pending_rows", "Rows that are not done.", POLICY)?;
+    let oldest = GaugeVec::new(
+        Opts::new(
+            "onespace_oldest_pending_timestamp_seconds",
+            "Time of the oldest row that is not done; absent = none.",
+        ),
+        POLICY,
+    )?;
+    registry.register(Box::new(oldest.clone()))?;
+    let held = gauge("onespace_held_rows", "Rows that wait in the held set.", POLICY)?;
+    let databases = gauge(
+        "onespace_databases",
+        "Container databases that are followed.",
+        POLICY,
+    )?;
+    let unreadable = gauge(
+        "onespace_databases_unreadable",
+        "Container databases that cannot be read.",
+        POLICY,
+    )?;
+    let first_pass = gauge(
+        "onespace_initial_pass_complete",
+        "1 when every database's first pass is complete.",
+        POLICY,
+    )?;
+    let reachable = gauge("onespace_remote_reachable", "1 when the remote answers.", POLICY)?;
+    let objects = counter("onespace_objects_total", "Objects brought in step.")?;
+    let bytes = counter("onespace_sent_bytes_total", "Bytes sent to the remote.")?;
+    let deletes = counter("onespace_deletes_total", "Deletes carried out at the remote.")?;
+    for report in reports {
+        let Some(policy) = &report.policy else { continue };
+        let labels = [policy.namespace.as_str(), policy.name.as_str()];
+        let with = |last: &'static str| [labels[0], labels[1], last];
+        for (known, word) in STATES {
+            state
+                .with_label_values(&with(word))
+                .set((*known == report.state).into());
+        }
+        if let (RunState::Paused, Some(reason)) = (report.state, &report.reason) {
+            paused.with_label_values(&[labels[0], labels[1], reason]).set(1);
+        }
+        pending
+            .with_label_values(&labels)
+            .set(signed(report.pending.rows));
+        if let Some(time) = report
+            .pending
+            .oldest
+            .as_deref()
+            .and_then(onespace_core::report::unix_seconds)
+        {
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "seconds since 1970 are exact in a double"
+            )]
+            oldest.with_label_values(&labels).set(time as f64);
+        }
+        held.with_label_values(&labels).set(signed(report.held.rows));
+        databases
+            .with_label_values(&labels)
+            .set(signed(report.databases.open));
+        unreadable
+            .with_label_values(&labels)
+            .set(signed(report.databases.unreadable));
+        first_pass
+            .with_label_values(&labels)
+            .set(report.initial_pass_complete.into());
+        reachable
+            .with_label_values(&labels)
+            .set(report.remote.reachable.into());
+        objects.with_label_values(&labels).inc_by(report.totals.objects);
+        bytes.with_label_values(&labels).inc_by(report.totals.bytes);
+        deletes.with_label_values(&labels).inc_by(report.totals.deletes);
+    }
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    Ok(text)
+}
+
+const STATES: &[(RunState, &str)] = &[
+    (RunState::Running, "Running"),
+    (RunState::Suspended, "Suspended"),
+    (RunState::Paused, "Paused"),
+    (RunState::Refused, "Refused"),
+    (RunState::Removing, "Removing"),
+];
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onespace_core::mapping::PolicyRef;
+
+    #[test]
+    fn a_paused_mapping_and_its_lag_can_be_alerted_on() {
+        let report = MappingReport {
+            policy: Some(PolicyRef {
+                namespace: "swift".into(),
+                name: "photos".into(),
+                generation: 1,
+            }),
+            state: RunState::Paused,
+            reason: Some("NoSuchBucket".into()),
+            pending: onespace_core::report::Pending {
+                rows: 7,
+                exact: true,
+                oldest: Some("2026-01-02T03:04:05Z".into()),
+            },
+            ..MappingReport::default()
+        };
+        let text = String::from_utf8(render(true, false, &[report]).unwrap()).unwrap();
+        for line in [
+            r#"onespace_mapping_paused{name="photos",namespace="swift",reason="NoSuchBucket"} 1"#,
+            r#"onespace_pending_rows{name="photos",namespace="swift"} 7"#,
+            r#"onespace_oldest_pending_timestamp_seconds{name="photos",namespace="swift"} 1767323045"#,
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Putting the agent together, and taking it apart in order.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use onespace_core::report::{MappingReport, RunState};
+use onespace_stores::egress::DenyList;
+use onespace_stores::swift::client::{SwiftSource, Timeouts};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::files::Folders;
+use crate::http::{self, Server};
+use crate::local_databases::{LocalDatabases, Place};
+use crate::reporter::Reporter;
+use crate::state::State;
+use crate::supervisor::{Running, Supervisor};
+use crate::turnstile::Turnstile;
+use crate::work::Limits;
+
+/// With `--once`: how long a paused mapping is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing is left.
+    Done,
+    /// Rows are held.
+    Held,
+}
+
+/// Runs the agent until a signal ends it, or until nothing is left.
+///
+/// # Errors
+/// What keeps it from starting, or with `--once` from finishing; each says what to do.
+pub async fn run(config: Config) -> anyhow::Result<Ended> {
+    let Config {
+        swift_dir,
+        devices,
+        container_server,
+        internal_endpoint,
+        mappings,
+        credentials,
+        state,
+        listen,
+        status_listen,
+        deny_remote,
+        verification_slack,
+        workers,
+        once,
+        log: _,
+        log_json: _,
+    } = config;
+    if !is_loopback(status_listen.ip()) {
+        bail!(
+            "--status-listen {status_listen} is not a loopback address; what is served there acts without a login"
+        );
+    }
+    let source = Arc::new(SwiftSource::new(
+        &internal_endpoint,
+        &swift_dir,
+        Timeouts::default(),
+    )?);
+    let place = Place {
+        swift_dir,
+        devices,
+        container_servers: container_server,
+    };
+    let databases = Arc::new(LocalDatabases::open(place, source.clone())?);
+    let state = State::open(&state)?;
+    let (running, shown) = watch::channel(Running::default());
+    let reporter = Arc::new(Reporter::new(databases.name(), boot_name(), shown.clone()));
+    let cancel = CancellationToken::new();
+    let mut servers = tokio::task::JoinSet::new();
+    for (address, option, server) in [
+        (listen, "--listen", Server::Health),
+        (status_listen, "--status-listen", Server::Status),
+    ] {
+        let listener = http::bind(address, option).await?;
+        tracing::info!(%address, ?server, "listening");
+        servers.spawn(http::serve(listener, server, reporter.clone(), cancel.clone()));
+    }
+    let supervisor = Supervisor {
+        folders: Folders {
+            mappings,
+            credentials,
+        },
+        databases,
+        source,
+        state,
+        turnstile: Turnstile::new(workers),
+        clock: SystemClock,
+        limits: Limits {
+            slack: verification_slack,
+            ..Limits::default()
+        },
+        deny: DenyList::new(deny_remote),
+        running,
+    };
+    let mut supervisor = tokio::spawn(supervisor.run(cancel.clone()));
+    let result = tokio::select! {
+        result = &mut supervisor => result.context("the agent's supervisor ended").map(|()| Ended::Done),
+        () = signalled() => {
+            tracing::info!("ending: rows under way are finished");
+            Ok(Ended::Done)
+        }
+        result = finished(shown), if once => result,
+    };
+    cancel.cancel();
+    if !supervisor.is_finished() {
+        let _ = supervisor.await;
+    }
+    servers.shutdown().await;
+    result
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// A name that no other start of this agent has.
+fn boot_name() -> String {
+    let since_1970 = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("{:x}{:x}", since_1970.as_nanos(), std::process::id())
+}
+
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Waits until nothing that is due is left in any mapping.
+async fn finished(running: watch::Receiver<Running>) -> anyhow::Result<Ended> {
+    let mut look = tokio::time::interval(Duration::from_millis(200));
+    let started = tokio::time::Instant::now();
+    let mut paused_since = None;
+    loop {
+        look.tick().await;
+        let now = tokio::time::Instant::now();
+        let (loaded, error, refused, reports) = {
+            let running = running.borrow();
+            let reports: Vec<MappingReport> = running
+                .mappings
+                .values()
+                .map(|entry| entry.reports.borrow().clone())
+                .collect();
+            let refused = running
+                .config
+                .refused
+                .first()
+                .map(|refused| (refused.id.clone(), refused.message.clone()));
+            (running.loaded, running.config.error.clone(), refused, reports)
+        };
+        if !loaded {
+            match error {
+                Some(error) if now - started > Duration::from_secs(2) => bail!(error),
+                _ => continue,
+            }
+        }
+        let paused = reports.iter().find(|report| report.state == RunState::Paused);
+        match paused {
+            None => paused_since = None,
+            Some(report) => {
+                let since = *paused_since.get_or_insert(now);
+                if now - since >= PATIENCE || report.held.full {
+                    bail!(
+                        "mapping {} is paused ({}): {}",
+                        report.id,
+                        report.reason.as_deref().unwrap_or_default(),
+                        report.message.as_deref().unwrap_or_default()
+                    );
+                }
+            }
+        }
+        if !reports.iter().all(|report| report.idle) {
+            continue;
+        }
+        if let Some((id, message)) = refused {
+            bail!("mapping {id} is refused: {message}");
+        }
+        if let Some(report) = reports.iter().find(|report| report.state == RunState::Refused) {
+            bail!(
+                "mapping {} is refused: {}",
+                report.id,
+                report.message.as_deref().unwrap_or_default()
+            );
+        }
+        let held: u64 = reports.iter().map(|report| report.held.rows).sum();
+        return Ok(if held > 0 { Ended::Held } else { Ended::Done });
+    }
+}

@@ -1,0 +1,256 @@
+//! The durable, bounded set of rows that failed or wait. A row in it neither blocks the rows behind it nor is
+//! forgotten; when the set is full nothing is dropped: the caller's watermark stops.
+
+use onespace_core::mapping::MappingId;
+use onespace_core::plan;
+use onespace_core::report::{HeldReport, HeldRow, rfc3339};
+use onespace_core::timestamp::Timestamp;
+use rusqlite::{OptionalExtension, params};
+
+use super::{DatabaseKey, State, StateError};
+
+/// Rows of the held set that a report shows.
+const SHOWN: i64 = 5;
+
+/// A name in a report is cut at so many bytes.
+const SHOWN_NAME: usize = 256;
+
+/// Which row waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldKey {
+    /// Of which database.
+    pub database: DatabaseKey,
+    /// Object name. A later row of the name replaces its entry.
+    pub name: String,
+}
+
+/// A row that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub key: HeldKey,
+    /// Its ROWID when it was held.
+    pub row: i64,
+    /// Tries so far.
+    pub attempts: u32,
+}
+
+/// Whether a row found a place in the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is durable.
+    Yes,
+    /// The set is full; nothing was recorded.
+    Full,
+}
+
+/// How long until a row is tried again by itself: doubling from 2 s to an hour.
+fn backoff(attempts: u32) -> std::time::Duration {
+    std::time::Duration::from_secs(2u64.saturating_pow(attempts.clamp(1, 12)).min(3600))
+}
+
+impl State {
+    /// Records that a row waits, or that it failed once more. `limit` bounds the set of one mapping.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn hold(
+        &self,
+        key: &HeldKey,
+        row: i64,
+        held: &plan::Held,
+        now: Timestamp,
+        limit: u64,
+    ) -> Result<Kept, StateError> {
+        let (key, held) = (key.clone(), held.clone());
+        self.run(move |sql| {
+            let DatabaseKey {
+                mapping,
+                database,
+                container,
+            } = &key.database;
+            let before: Option<(i64, u32, i64)> = sql
+                .query_row(
+                    "SELECT row, attempts, since FROM held WHERE mapping = ? AND db = ? AND name = ?",
+                    params![mapping.0, database, key.name],
+                    |found| Ok((found.get(0)?, found.get(1)?, found.get(2)?)),
+                )
+                .optional()?;
+            if before.is_none() {
+                let count: i64 = sql.query_row(
+                    "SELECT count(*) FROM held WHERE mapping = ?",
+                    [&mapping.0],
+                    |found| found.get(0),
+                )?;
+                if u64::try_from(count).unwrap_or(0) >= limit {
+                    return Ok(Kept::Full);
+                }
+            }
+            let now_ticks = i64::try_from(now.ticks()).unwrap_or(i64::MAX);
+            if before.is_some_and(|(held_row, ..)| held_row > row) {
+                return Ok(Kept::Yes);
+            }
+            // A later row of the name starts its count anew.
+            let (attempts, since) = match before {
+                Some((same, attempts, since)) if same == row => (attempts.saturating_add(1), since),
+                _ => (1, now_ticks),
+            };
+            let next_try = plan::mends_itself(held.reason)
+                .then(|| i64::try_from(now.plus(backoff(attempts)).ticks()).unwrap_or(i64::MAX));
+            sql.execute(
+                "INSERT OR REPLACE INTO held
+                 (mapping, db, name, container, row, reason, message, attempts, since, next_try)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                params![
+                    mapping.0,
+                    database,
+                    key.name,
+                    container,
+                    row,
+                    held.reason.as_str(),
+                    held.message,
+                    attempts,
+                    since,
+                    next_try
+                ],
+            )?;
+            Ok(Kept::Yes)
+        })
+        .await
+    }
+
+    /// Held rows of a mapping that are to be tried again now, the longest due first.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn due(
+        &self,
+        mapping: &MappingId,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Held>, StateError> {
+        let mapping = mapping.clone();
+        self.run(move |sql| {
+            sql.prepare_cached(
+                "SELECT db, name, container, row, attempts FROM held
+                 WHERE mapping = ? AND next_try IS NOT NULL AND next_try <= ? ORDER BY next_try LIMIT ?",
+            )?
+            .query_map(
+                params![mapping.0, i64::try_from(now.ticks()).unwrap_or(i64::MAX), limit],
+                |row| {
+                    Ok(Held {
+                        key: HeldKey {
+                            database: DatabaseKey {
+                                mapping: mapping.clone(),
+                                database: row.get(0)?,
+                                container: row.get(2)?,
+                            },
+                            name: row.get(1)?,
+                        },
+                        row: row.get(3)?,
+                        attempts: row.get(4)?,
+                    })
+                },
+            )?
+            .collect()
+        })
+        .await
+    }
+
+    /// Makes one name of a mapping due now; returns whether it was held.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn retry_name(
+        &self,
+        mapping: &MappingId,
+        container: &str,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<bool, StateError> {
+        let (mapping, container, name) = (mapping.0.clone(), container.to_owned(), name.to_owned());
+        self.run(move |sql| {
+            sql.execute(
+                "UPDATE held SET next_try = ? WHERE mapping = ? AND container = ? AND name = ?",
+                params![
+                    i64::try_from(now.ticks()).unwrap_or(i64::MAX),
+                    mapping,
+                    container,
+                    name
+                ],
+            )
+            .map(|changed| changed > 0)
+        })
+        .await
+    }
+
+    /// Whether rows of a mapping wait that time may mend and that had fewer than so many tries.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn has_hope(&self, mapping: &MappingId, tries: u32) -> Result<bool, StateError> {
+        let mapping = mapping.0.clone();
+        self.run(move |sql| {
+            sql.query_row(
+                "SELECT 1 FROM held WHERE mapping = ? AND next_try IS NOT NULL AND attempts < ? LIMIT 1",
+                params![mapping, tries],
+                |_| Ok(()),
+            )
+            .optional()
+            .map(|found| found.is_some())
+        })
+        .await
+    }
+
+    /// What a report says of a mapping's held rows.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn held_report(&self, mapping: &MappingId, limit: u64) -> Result<HeldReport, StateError> {
+        let mapping = mapping.0.clone();
+        self.run(move |sql| {
+            let rows: i64 =
+                sql.query_row("SELECT count(*) FROM held WHERE mapping = ?", [&mapping], |row| {
+                    row.get(0)
+                })?;
+            let rows = u64::try_from(rows).unwrap_or(0);
+            let latest = sql
+                .prepare_cached(
+                    "SELECT container, name, reason, message, attempts, since, next_try FROM held
+                     WHERE mapping = ? ORDER BY since DESC LIMIT ?",
+                )?
+                .query_map(params![mapping, SHOWN], |row| {
+                    let (container, name): (String, String) = (row.get(0)?, row.get(1)?);
+                    let next_try: Option<i64> = row.get(6)?;
+                    Ok(HeldRow {
+                        object: cut(&format!("{container}/{name}"), SHOWN_NAME),
+                        reason: row.get(2)?,
+                        message: row.get(3)?,
+                        attempts: row.get(4)?,
+                        since: show(row.get(5)?),
+                        next_try: next_try.map(show),
+                    })
+                })?
+                .collect::<Result<_, _>>()?;
+            Ok(HeldReport {
+                rows,
+                full: rows >= limit,
+                latest,
+            })
+        })
+        .await
+    }
+}
+
+fn show(ticks: i64) -> String {
+    rfc3339(Timestamp::from_ticks(u64::try_from(ticks).unwrap_or(0), 0))
+}
+
+/// At most so many bytes, never half a character.
+fn cut(text: &str, bytes: usize) -> String {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

@@ -1,0 +1,236 @@
+//! The agent's durable state: how far each database was worked off, which rows wait, which deletes are under way.
+//!
+//! One SQLite file under the state directory, one thread that owns it. Whatever is queued when the thread becomes
+//! free goes into one transaction, so that many small records cost one fsync; a caller goes on when its record is
+//! durable.
+
+mod held;
+mod progress;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+pub use held::{Held, HeldKey, Kept};
+pub use progress::{Adopted, Advance, DatabaseKey, MappingState, Opened, Progress, Watermark};
+
+/// How many records may wait for the disk before callers wait for a place.
+const QUEUE: usize = 1024;
+
+/// How many records go into one transaction.
+const BATCH: usize = 256;
+
+/// What the tables look like; a file of another version is refused, never guessed at.
+const SCHEMA_VERSION: i64 = 1;
+
+/// Why the state cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file cannot be opened.
+    #[error("the state file {path} cannot be opened ({cause}); check --state, its free space and its owner")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        cause: String,
+    },
+    /// A newer agent wrote it.
+    #[error(
+        "the state file {path} has version {found}, this agent knows {SCHEMA_VERSION}; run the newer agent again"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// Another agent has it open.
+    #[error(
+        "the state file {path} is in use; end the other agent on this node, or give this one a --state of its own"
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A record could not be written or read.
+    #[error("the agent's state cannot be used ({0}); free space under --state, nothing is done until then")]
+    Sql(String),
+    /// The thread is gone.
+    #[error("the agent's state is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StateError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error.to_string())
+    }
+}
+
+/// Runs inside the transaction (or, when none can be begun, not at all); the box it returns answers the caller once
+/// the transaction is durable.
+type Job = Box<dyn FnOnce(Option<&Connection>) -> Reply + Send>;
+type Reply = Box<dyn FnOnce(Result<(), StateError>) + Send>;
+
+/// A handle on the state; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct State {
+    jobs: mpsc::SyncSender<JobBox>,
+    /// Keeps callers from blocking a runtime thread when the queue is full.
+    places: std::sync::Arc<tokio::sync::Semaphore>,
+}
+
+struct JobBox(Job);
+
+impl std::fmt::Debug for JobBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job")
+    }
+}
+
+impl State {
+    /// Opens (and creates) the state in this directory.
+    ///
+    /// # Errors
+    /// [`StateError`] when the file cannot be used.
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        let path = directory.join("state.sqlite");
+        let open_error = |cause: String| StateError::Open {
+            path: path.clone(),
+            cause,
+        };
+        std::fs::create_dir_all(directory).map_err(|error| open_error(error.to_string()))?;
+        let connection = Connection::open(&path).map_err(|error| open_error(error.to_string()))?;
+        prepare(&connection, &path)?;
+        let (jobs, queue) = mpsc::sync_channel(QUEUE);
+        std::thread::Builder::new()
+            .name("state".into())
+            .spawn(move || serve(&connection, &queue))
+            .map_err(|error| open_error(error.to_string()))?;
+        Ok(Self {
+            jobs,
+            places: std::sync::Arc::new(tokio::sync::Semaphore::new(QUEUE)),
+        })
+    }
+
+    /// Runs a piece of work in a transaction; returns when it is durable.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let _place = self.places.acquire().await.map_err(|_| StateError::Closed)?;
+        let (answer, done) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = connection.map_or(Err(StateError::Closed), |sql| in_savepoint(sql, work));
+            Box::new(move |committed: Result<(), StateError>| {
+                let _ = answer.send(committed.and(result));
+            })
+        });
+        self.jobs.send(JobBox(job)).map_err(|_| StateError::Closed)?;
+        done.await.map_err(|_| StateError::Closed)?
+    }
+}
+
+/// One record's failure undoes that record alone.
+fn in_savepoint<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+) -> Result<T, StateError> {
+    connection.execute_batch("SAVEPOINT record")?;
+    match work(connection) {
+        Ok(value) => {
+            connection.execute_batch("RELEASE record")?;
+            Ok(value)
+        }
+        Err(error) => {
+            connection.execute_batch("ROLLBACK TO record; RELEASE record")?;
+            Err(error.into())
+        }
+    }
+}
+
+fn serve(connection: &Connection, queue: &mpsc::Receiver<JobBox>) {
+    while let Ok(first) = queue.recv() {
+        let mut replies = Vec::new();
+        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
+            (first.0)(None)(Err(error.into()));
+            continue;
+        }
+        replies.push((first.0)(Some(connection)));
+        while replies.len() < BATCH {
+            match queue.try_recv() {
+                Ok(job) => replies.push((job.0)(Some(connection))),
+                Err(_) => break,
+            }
+        }
+        let committed = connection.execute_batch("COMMIT").map_err(|error| {
+            let _ = connection.execute_batch("ROLLBACK");
+            StateError::from(error)
+        });
+        for reply in replies {
+            reply(committed.clone());
+        }
+    }
+}
+
+fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
+    let in_use = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => StateError::InUse {
+            path: path.to_owned(),
+        },
+        _ => StateError::Open {
+            path: path.to_owned(),
+            cause: error.to_string(),
+        },
+    };
+    connection.busy_timeout(Duration::from_secs(2)).map_err(in_use)?;
+    // EXCLUSIVE keeps a second agent out; FULL makes a commit survive a power cut.
+    connection
+        .execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN EXCLUSIVE; COMMIT;",
+        )
+        .map_err(in_use)?;
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(in_use)?;
+    match found {
+        0 => connection
+            .execute_batch(&format!(
+                "BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            ))
+            .map_err(in_use),
+        SCHEMA_VERSION => Ok(()),
+        found => Err(StateError::Version {
+            path: path.to_owned(),
+            found,
+        }),
+    }
+}
+
+const SCHEMA: &str = "
+CREATE TABLE mapping (
+    id TEXT PRIMARY KEY, mode TEXT NOT NULL, starts_over TEXT NOT NULL,
+    objects INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, deletes INTEGER NOT NULL DEFAULT 0,
+    released INTEGER NOT NULL DEFAULT 0, verified INTEGER NOT NULL DEFAULT 0, repaired INTEGER NOT NULL DEFAULT 0,
+    handled_retry TEXT) WITHOUT ROWID;
+CREATE TABLE progress (
+    mapping TEXT NOT NULL, db TEXT NOT NULL, container TEXT NOT NULL, path TEXT NOT NULL,
+    high INTEGER NOT NULL, after_name TEXT, first_pass_done INTEGER NOT NULL,
+    processed INTEGER NOT NULL, processed_name TEXT, deletes INTEGER NOT NULL,
+    PRIMARY KEY (mapping, db)) WITHOUT ROWID;
+CREATE INDEX progress_path ON progress (mapping, path);
+CREATE TABLE held (
+    mapping TEXT NOT NULL, db TEXT NOT NULL, name TEXT NOT NULL, container TEXT NOT NULL,
+    row INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
+    attempts INTEGER NOT NULL, since INTEGER NOT NULL, next_try INTEGER,
+    PRIMARY KEY (mapping, db, name)) WITHOUT ROWID;
+CREATE INDEX held_due ON held (mapping, next_try) WHERE next_try IS NOT NULL;
+CREATE TABLE adopted (
+    mapping TEXT NOT NULL, name BLOB NOT NULL, etag TEXT NOT NULL,
+    PRIMARY KEY (mapping, name)) WITHOUT ROWID;
+CREATE TABLE deleting (
+    mapping TEXT NOT NULL, container TEXT NOT NULL, name TEXT NOT NULL, since INTEGER NOT NULL,
+    PRIMARY KEY (mapping, container, name)) WITHOUT ROWID;
+";

@@ -1,0 +1,290 @@
+//! Runs one task for each mapping of the loaded set, and starts it anew when its mapping or its credentials change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use onespace_core::credentials::Credentials;
+use onespace_core::load::{LoadedSet, Refused};
+use onespace_core::mapping::{CredentialRef, Mapping, MappingId};
+use onespace_core::report::{ConfigReport, MappingReport, rfc3339};
+use onespace_core::select::Selector;
+use onespace_stores::egress::DenyList;
+use onespace_stores::remote::Capabilities;
+use onespace_stores::s3::{S3Config, S3Credentials, S3Remote};
+use onespace_stores::source::Source;
+use secrecy::ExposeSecret;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::claims::Claims;
+use crate::clock::Clock;
+use crate::databases::Databases;
+use crate::files::{FilesError, Folders};
+use crate::mapping_task::{Command, Handle, MappingTask};
+use crate::state::State;
+use crate::turnstile::Turnstile;
+use crate::work::{Limits, Work};
+
+/// How often the index is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a mapping that must end may finish the rows under way.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What the agent runs, as its servers show it.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    /// The configuration.
+    pub config: ConfigReport,
+    /// A set was loaded.
+    pub loaded: bool,
+    /// The latest report of each mapping.
+    pub mappings: BTreeMap<MappingId, Entry>,
+}
+
+/// One running mapping.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Reports.
+    pub reports: watch::Receiver<MappingReport>,
+    /// Commands.
+    pub commands: tokio::sync::mpsc::Sender<Command>,
+}
+
+/// Everything that mappings share.
+pub struct Supervisor<D, S, C> {
+    /// Files.
+    pub folders: Folders,
+    /// Databases of this node.
+    pub databases: Arc<D>,
+    /// The followed Swift.
+    pub source: Arc<S>,
+    /// Durable state.
+    pub state: State,
+    /// Workers.
+    pub turnstile: Turnstile,
+    /// The time.
+    pub clock: C,
+    /// Bounds.
+    pub limits: Limits,
+    /// Addresses that must not be dialled.
+    pub deny: DenyList,
+    /// What the servers show.
+    pub running: watch::Sender<Running>,
+}
+
+struct Active {
+    fingerprint: Fingerprint,
+    handle: Handle,
+}
+
+/// A mapping's task starts anew when one of these changes. Credentials are compared in memory only.
+#[derive(PartialEq, Eq)]
+struct Fingerprint {
+    mapping: Mapping,
+    keys: Option<(String, String, Option<String>)>,
+}
+
+impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
+    /// Runs until cancelled; then ends every mapping at its next row.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut active: BTreeMap<MappingId, Active> = BTreeMap::new();
+        let mut last_index: Option<Vec<u8>> = None;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                _ = look.tick() => {}
+            }
+            match self.read(last_index.as_deref()).await {
+                Ok(None) => {}
+                Ok(Some((index, set))) => {
+                    last_index = Some(index);
+                    tracing::info!(revision = %set.revision, mappings = set.mappings.len(), refused = set.refused.len(), "mappings loaded");
+                    self.apply(&mut active, set).await;
+                }
+                Err(error) => self.keep_last(&error),
+            }
+        }
+        for active in active.values() {
+            active.handle.cancel.cancel();
+        }
+        end(active.into_values().map(|active| active.handle.task).collect()).await;
+    }
+
+    /// Says why a newer set was not loaded, once for each reason.
+    fn keep_last(&self, error: &FilesError) {
+        let message = Some(error.to_string());
+        self.running.send_if_modified(|running| {
+            let is_new = running.config.error != message;
+            if is_new {
+                tracing::error!("the mapping files are not loaded, the last good set stays: {error}");
+                running.config.error = message;
+            }
+            is_new
+        });
+    }
+
+    /// The set, if its index changed since the last good one.
+    async fn read(&self, last: Option<&[u8]>) -> Result<Option<(Vec<u8>, LoadedSet)>, FilesError> {
+        let (folders, last) = (self.folders.clone(), last.map(<[u8]>::to_vec));
+        let had_error = self.running.borrow().config.error.is_some();
+        let read = tokio::task::spawn_blocking(move || {
+            let index = folders.index()?;
+            if last.as_ref() == Some(&index) && !had_error {
+                return Ok(None);
+            }
+            Ok(Some((index.clone(), folders.load(index)?)))
+        });
+        read.await.unwrap_or(Ok(None))
+    }
+
+    async fn apply(&self, active: &mut BTreeMap<MappingId, Active>, set: LoadedSet) {
+        let LoadedSet {
+            revision,
+            mappings,
+            mut refused,
+            credentials,
+        } = set;
+        let wanted: BTreeSet<_> = mappings.iter().map(|mapping| mapping.id.clone()).collect();
+        let mut ending = Vec::new();
+        for (id, running) in active.extract_if(.., |id, _| !wanted.contains(id)) {
+            tracing::info!(mapping = %id.0, "the mapping is gone: its work ends");
+            running.handle.cancel.cancel();
+            ending.push(running.handle.task);
+        }
+        let mut starting = Vec::new();
+        for mapping in mappings {
+            let keys = keys_of(&mapping.target.credential, &credentials);
+            let fingerprint = Fingerprint {
+                keys: keys.as_ref().map(secret_parts),
+                mapping,
+            };
+            if active
+                .get(&fingerprint.mapping.id)
+                .is_some_and(|running| running.fingerprint == fingerprint)
+            {
+                continue;
+            }
+            if let Some(running) = active.remove(&fingerprint.mapping.id) {
+                running.handle.cancel.cancel();
+                ending.push(running.handle.task);
+            }
+            starting.push((fingerprint, keys));
+        }
+        // Two tasks never work on one mapping: the old one has ended before the new one starts.
+        end(ending).await;
+        for (fingerprint, keys) in starting {
+            match self.start(&fingerprint.mapping, keys) {
+                Ok(handle) => {
+                    active.insert(fingerprint.mapping.id.clone(), Active { fingerprint, handle });
+                }
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        let entries = active
+            .iter()
+            .map(|(id, running)| {
+                let Handle {
+                    reports, commands, ..
+                } = &running.handle;
+                (
+                    id.clone(),
+                    Entry {
+                        reports: reports.clone(),
+                        commands: commands.clone(),
+                    },
+                )
+            })
+            .collect();
+        self.running.send_modify(|running| {
+            running.loaded = true;
+            running.mappings = entries;
+            running.config = ConfigReport {
+                revision,
+                loaded_at: Some(rfc3339(self.clock.now())),
+                error: None,
+                refused: refused.into_iter().map(shown).collect(),
+            };
+        });
+    }
+
+    fn start(&self, mapping: &Mapping, keys: Option<S3Credentials>) -> Result<Handle, Refused> {
+        let refuse = |reason, message: String| Refused {
+            id: mapping.id.clone(),
+            reason,
+            message,
+        };
+        let keys = keys.ok_or_else(|| {
+            refuse(
+                onespace_core::reason::RefuseReason::CredentialsMissing,
+                "the credential files have no S3 keys for it; render the policy together with its Secret"
+                    .into(),
+            )
+        })?;
+        let unusable = |message: String| refuse(onespace_core::reason::RefuseReason::Unparseable, message);
+        let remote = S3Remote::new(S3Config::from_target(&mapping.target, keys, self.deny.clone()))
+            .map_err(|error| unusable(error.to_string()))?;
+        let selector = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref())
+            .map_err(|error| unusable(error.to_string()))?;
+        let work = Work {
+            mapping: Arc::new(mapping.clone()),
+            selector: Arc::new(selector),
+            source: self.source.clone(),
+            remote: Arc::new(remote),
+            capabilities: Arc::new(Capabilities::default()),
+            state: self.state.clone(),
+            claims: Claims::default(),
+            turnstile: self.turnstile.clone(),
+            clock: self.clock.clone(),
+            limits: self.limits,
+            others_allowed: Arc::default(),
+        };
+        Ok(MappingTask::start(
+            work,
+            self.databases.clone(),
+            CancellationToken::new(),
+        ))
+    }
+}
+
+/// Waits for tasks that were told to end; whoever is in the middle of a long transfer is cut off after a while, which
+/// costs nothing but that transfer.
+async fn end(tasks: Vec<tokio::task::JoinHandle<()>>) {
+    let by = tokio::time::Instant::now() + GRACE;
+    for mut task in tasks {
+        if tokio::time::timeout_at(by, &mut task).await.is_err() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
+fn keys_of(credential: &CredentialRef, credentials: &BTreeMap<String, Credentials>) -> Option<S3Credentials> {
+    let keys = credentials.get(&credential.0)?.keys()?;
+    Some(S3Credentials {
+        access_key: keys.access_key_id.clone(),
+        secret_key: keys.secret_access_key.clone(),
+        session_token: keys.session_token.clone(),
+    })
+}
+
+fn secret_parts(keys: &S3Credentials) -> (String, String, Option<String>) {
+    (
+        keys.access_key.clone(),
+        keys.secret_key.expose_secret().to_owned(),
+        keys.session_token
+            .as_ref()
+            .map(|token| token.expose_secret().to_owned()),
+    )
+}
+
+fn shown(refused: Refused) -> onespace_core::report::Refused {
+    onespace_core::report::Refused {
+        id: refused.id.0,
+        reason: refused.reason.to_string(),
+        message: refused.message,
+    }
+}

@@ -1,0 +1,22 @@
+//! Structured logs on standard error.
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. A filter that cannot be read is replaced by `info`, with a warning.
+pub fn start(filter: &str, json: bool) {
+    let (parsed, wrong) = match EnvFilter::try_new(filter) {
+        Ok(parsed) => (parsed, None),
+        Err(error) => (EnvFilter::new("info"), Some(error.to_string())),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.with_target(false).init();
+    }
+    if let Some(wrong) = wrong {
+        tracing::warn!("--log {filter:?} cannot be read ({wrong}); info is logged");
+    }
+}
