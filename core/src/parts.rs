@@ -220,14 +220,16 @@ mod tests {
 
     #[test]
     fn more_segments_than_parts_are_joined_further() {
-        let many = vec![6 * MIB; 25_000];
-        let parts = lengths(&many, 0);
-        assert_eq!(parts.iter().sum::<u64>(), 25_000 * 6 * MIB);
-        assert!(
-            parts.len() <= MAX_PARTS && parts.len() > MAX_PARTS / 2,
-            "{}",
-            parts.len()
-        );
+        // 10 MiB each would just be one part too many for the second.
+        for (size, count) in [(6 * MIB, 25_000), (5 * MIB, 20_001)] {
+            let parts = lengths(&vec![size; count], 0);
+            assert_eq!(parts.iter().sum::<u64>(), size * count as u64);
+            assert!(
+                parts.len() <= MAX_PARTS && parts.len() > MAX_PARTS / 2,
+                "{}",
+                parts.len()
+            );
+        }
     }
 
     #[test]
