@@ -1,1 +1,10 @@
-//! onespace cli.
+//! The `onespace` command: one file per subcommand, and the API server's checks for use without one.
+
+pub mod admission;
+pub mod args;
+pub mod check;
+pub mod input;
+pub mod render;
+pub mod run;
+pub mod validate;
+pub mod write_set;

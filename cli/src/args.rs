@@ -1,0 +1,49 @@
+//! The command line. Every option is also an environment variable `ONESPACE_<OPTION>`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Policies of onespace: check them and turn them into the files that agents read.
+///
+/// Exit codes: 0 done, 1 error, 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "onespace", version)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check policies as the API server and the operator would, without a cluster.
+    Validate(Inputs),
+    /// Turn policies into the files that agents read, without a cluster.
+    ///
+    /// All or nothing: an invalid or conflicting policy is named, and nothing is written.
+    Render(Render),
+}
+
+/// Where the policies are.
+#[derive(Debug, ClapArgs)]
+pub struct Inputs {
+    /// A file with YAML or JSON, or a folder with such files (*.yaml, *.yml, *.json); may repeat.
+    #[arg(short = 'f', long = "file", value_name = "FILE_OR_DIR", env = "ONESPACE_FILE", required = true, num_args = 1..)]
+    pub files: Vec<PathBuf>,
+}
+
+/// Options of `render`.
+#[derive(Debug, ClapArgs)]
+pub struct Render {
+    /// SyncPolicies, and the Secrets and ConfigMaps that they name.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Folder for the mapping files.
+    #[arg(long, value_name = "DIR", env = "ONESPACE_MAPPINGS")]
+    pub mappings: PathBuf,
+    /// Folder for the credential files; they are readable by their owner only.
+    #[arg(long, value_name = "DIR", env = "ONESPACE_CREDENTIALS")]
+    pub credentials: PathBuf,
+}
