@@ -3,7 +3,9 @@
 //! The programs come from `scripts/prepare`. Every server listens on 127.0.0.1 on a free port and ends with the
 //! process that started it.
 
+pub mod conformance;
 pub mod http;
 pub mod ports;
+pub mod s3;
 pub mod swift;
 pub mod tools;

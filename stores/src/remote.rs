@@ -50,7 +50,7 @@ pub trait PartSource: Send + Sync {
 pub struct Page {
     /// At most as many entries as were asked for.
     pub objects: Vec<ListedObject>,
-    /// Whether keys follow after the last of these.
+    /// Whether keys may follow after the last of these. The page after it may turn out to be empty.
     pub more: bool,
 }
 

@@ -1,6 +1,6 @@
 module onespace.dev/tools/minio
 
-go 1.26.8
+go 1.26
 
 tool github.com/minio/minio
 

@@ -2,7 +2,7 @@
 
 use onespace_core::remote::RemoteObject;
 
-use super::classify::{Failure, Operation, classify};
+use super::classify::{Failure, Operation, Transport, classify};
 use super::object::{Seen, size};
 use super::{S3Remote, error_of};
 use crate::remote::RemoteError;
@@ -39,6 +39,30 @@ impl S3Remote {
             metadata: found.metadata(),
             storage_class: found.storage_class(),
         })))
+    }
+
+    /// The connection broke while a body was sent. Servers that refuse a request before its body often close the
+    /// connection, and their answer is lost with it: a request without a body is told what is wrong, if anything is.
+    pub(super) async fn why_broken(&self, key: &str, failure: Failure) -> Failure {
+        if failure != Failure::Transport(Transport::Broken) {
+            return failure;
+        }
+        let asked = self
+            .clients
+            .twice
+            .get_object()
+            .bucket(&self.config.bucket)
+            .key(key)
+            .range("bytes=0-0");
+        match asked.send().await.map_err(|error| Failure::of(&error)) {
+            Err(
+                told @ Failure::Answer {
+                    status: 400..=403, ..
+                },
+            ) => told,
+            Err(told) if told.code() == Some("NoSuchBucket") => told,
+            _ => failure,
+        }
     }
 
     /// The answer to a HEAD has no body, hence no code: the same question as a GET of one byte has.

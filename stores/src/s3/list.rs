@@ -125,7 +125,9 @@ fn page(answer: Answer, prefix: &str, after: Option<&str>, limit: usize) -> Resu
     if truncated && listed.is_empty() {
         return Err(unusable("it has no keys and does not end"));
     }
-    let more = truncated || listed.len() > limit;
+    // MinIO says of a full page that it is the last, when `start-after` is the last key below a "directory". Only a
+    // page with room left is believed; the price is one empty page now and then.
+    let more = truncated || listed.len() >= limit;
     listed.truncate(limit);
     Ok(Page {
         objects: listed,
@@ -209,6 +211,12 @@ mod tests {
     fn a_page_without_keys_that_does_not_end_is_refused() {
         assert!(page(answer(&[], true), "", None, 10).is_err());
         assert_eq!(page(answer(&[], false), "", None, 10), Ok(Page::default()));
+    }
+
+    #[test]
+    fn a_full_page_is_never_believed_to_be_the_last() {
+        assert!(page(answer(&["a", "b"], false), "", None, 2).unwrap().more);
+        assert!(!page(answer(&["a", "b"], false), "", None, 3).unwrap().more);
     }
 
     #[test]

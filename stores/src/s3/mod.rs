@@ -72,9 +72,10 @@ where
     classify(operation, conditional, &Failure::of(error))
 }
 
+/// Each future is boxed: the SDK's are tens of kilobytes, too much for the stacks and tasks of a caller that holds many.
 impl Remote for S3Remote {
     async fn head(&self, key: &str) -> Result<Option<RemoteObject>, RemoteError> {
-        self.head_object(key).await
+        Box::pin(self.head_object(key)).await
     }
 
     async fn get(
@@ -82,7 +83,7 @@ impl Remote for S3Remote {
         key: &str,
         range: Option<(u64, u64)>,
     ) -> Result<Option<(RemoteObject, Body)>, RemoteError> {
-        self.get_object(key, range).await
+        Box::pin(self.get_object(key, range)).await
     }
 
     async fn put(
@@ -93,7 +94,7 @@ impl Remote for S3Remote {
         body: Body,
         md5: Option<[u8; 16]>,
     ) -> Result<Stored, RemoteError> {
-        self.put_object(key, headers, condition, body, md5).await
+        Box::pin(self.put_object(key, headers, condition, body, md5)).await
     }
 
     async fn put_parts<P: PartSource>(
@@ -114,19 +115,19 @@ impl Remote for S3Remote {
         current: &RemoteObject,
         headers: &RemoteHeaders,
     ) -> Result<Replaced, RemoteError> {
-        self.replace_object_headers(key, current, headers).await
+        Box::pin(self.replace_object_headers(key, current, headers)).await
     }
 
     async fn delete(&self, key: &str, etag: Option<&str>) -> Result<(), RemoteError> {
-        self.delete_object(key, etag).await
+        Box::pin(self.delete_object(key, etag)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, RemoteError> {
-        self.list_objects(prefix, after, limit).await
+        Box::pin(self.list_objects(prefix, after, limit)).await
     }
 
     async fn probe(&self, scratch_prefix: &str) -> Result<(Capabilities, Permissions), RemoteError> {
-        let (capabilities, permissions) = self.probe_bucket(scratch_prefix).await?;
+        let (capabilities, permissions) = Box::pin(self.probe_bucket(scratch_prefix)).await?;
         self.set_capabilities(capabilities.clone());
         Ok((capabilities, permissions))
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, ObjectIdentifier, Tag, Tagging};
+use aws_sdk_s3::config::{Config, RequestChecksumCalculation};
+use aws_sdk_s3::types::{Delete, ObjectIdentifier, Tag, Tagging};
 use bytes::Bytes;
 use futures::StreamExt;
 use onespace_core::reason::PauseReason;
@@ -232,8 +233,11 @@ impl S3Remote {
             .bucket(&self.config.bucket)
             .key(key)
             .content_length(i64::try_from(length).unwrap_or(i64::MAX))
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .body(stream)
+            .customize()
+            .config_override(
+                Config::builder().request_checksum_calculation(RequestChecksumCalculation::WhenSupported),
+            )
             .send();
         let accepted = matches!(sent.watch(self.limits(), request).await, Ok(Ok(_)));
         if !accepted {

@@ -122,11 +122,8 @@ impl S3Remote {
                 if let Some(Err(cause)) = sent.outcome() {
                     return Err(cause.into());
                 }
-                return Err(classify(
-                    Operation::Put,
-                    *condition != Condition::None,
-                    &Failure::of(&error),
-                ));
+                let failure = self.why_broken(key, Failure::of(&error)).await;
+                return Err(classify(Operation::Put, *condition != Condition::None, &failure));
             }
         };
         let sent_etag = match sent.outcome() {

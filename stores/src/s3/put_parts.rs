@@ -284,10 +284,16 @@ impl S3Remote {
             .watch(self.limits(), request)
             .await
             .map_err(|standstill| stood_still(Operation::Multipart, standstill))?;
-        let answer = outcome.map_err(|error| match sent.outcome() {
-            Some(Err(cause)) => RemoteError::from(cause),
-            _ => error_of(Operation::Multipart, false, &error),
-        })?;
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(error) => {
+                if let Some(Err(cause)) = sent.outcome() {
+                    return Err(cause.into());
+                }
+                let failure = self.why_broken(key, Failure::of(&error)).await;
+                return Err(classify(Operation::Multipart, false, &failure));
+            }
+        };
         let md5 = match sent.outcome() {
             Some(Ok(md5)) => md5,
             Some(Err(cause)) => return Err(cause.into()),
