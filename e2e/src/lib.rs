@@ -3,9 +3,13 @@
 //! The programs come from `scripts/prepare`. Every server listens on 127.0.0.1 on a free port and ends with the
 //! process that started it.
 
+pub mod agent;
 pub mod conformance;
 pub mod http;
+pub mod lab;
+pub mod policies;
 pub mod ports;
+pub mod programs;
 pub mod s3;
 pub mod swift;
 pub mod tools;

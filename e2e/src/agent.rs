@@ -1,0 +1,297 @@
+//! The node agent as a process.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use onespace_core::report::{MappingReport, Report};
+
+use crate::http::{Http, Method};
+use crate::policies::Policies;
+use crate::ports::free_port;
+use crate::programs::program;
+use crate::swift::Swift;
+
+/// How long anything may take that the agent should do by itself. Generous: the machine may be busy.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How an agent is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Replaces Swift's internal endpoint.
+    pub internal_endpoint: Option<String>,
+    /// `--verification-slack`.
+    pub slack: &'static str,
+    /// `--deny-remote`.
+    pub deny_remote: Vec<&'static str>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            internal_endpoint: None,
+            slack: "60m",
+            deny_remote: Vec::new(),
+        }
+    }
+}
+
+/// An agent that was started. Dropping it kills it.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    log: PathBuf,
+    health: u16,
+    status: u16,
+    http: Http,
+}
+
+impl Agent {
+    /// Starts an agent and waits until it has loaded its mappings.
+    ///
+    /// # Errors
+    /// It ended, or did not become ready.
+    pub async fn start(
+        swift: &Swift,
+        policies: &Policies,
+        state: &Path,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let mut agent = Self::spawn(swift, policies, state, settings, &[])?;
+        let url = format!("http://127.0.0.1:{}/readyz", agent.health);
+        agent
+            .until("ready", async |agent| {
+                let answer = agent.http.send::<&str>(Method::GET, &url, &[], "").await;
+                Ok(answer
+                    .is_ok_and(|answer| answer.status.is_success())
+                    .then_some(()))
+            })
+            .await?;
+        Ok(agent)
+    }
+
+    /// Runs an agent with `--once`, and returns how it ended.
+    ///
+    /// # Errors
+    /// It did not end.
+    pub async fn once(
+        swift: &Swift,
+        policies: &Policies,
+        state: &Path,
+        settings: &Settings,
+    ) -> Result<(ExitStatus, String)> {
+        let mut agent = Self::spawn(swift, policies, state, settings, &["--once"])?;
+        let status = agent.ended(DEADLINE).await?;
+        Ok((status, agent.said()))
+    }
+
+    fn spawn(
+        swift: &Swift,
+        policies: &Policies,
+        state: &Path,
+        settings: &Settings,
+        more: &[&str],
+    ) -> Result<Self> {
+        let (health, status) = (free_port()?, free_port()?);
+        std::fs::create_dir_all(state)?;
+        let log = state.join("agent.log");
+        let file = File::options().create(true).append(true).open(&log)?;
+        let endpoint = settings
+            .internal_endpoint
+            .clone()
+            .unwrap_or_else(|| swift.internal_endpoint());
+        let mut command = Command::new(program("onespace-node-agent")?);
+        command
+            .arg("--swift-dir")
+            .arg(swift.swift_dir())
+            .arg("--devices")
+            .arg(swift.devices())
+            .args(["--container-server", &swift.container_server()])
+            .args(["--internal-endpoint", &endpoint])
+            .arg("--mappings")
+            .arg(policies.mappings())
+            .arg("--credentials")
+            .arg(policies.credentials())
+            .arg("--state")
+            .arg(state)
+            .args(["--listen", &format!("127.0.0.1:{health}")])
+            .args(["--status-listen", &format!("127.0.0.1:{status}")])
+            .args(["--verification-slack", settings.slack])
+            .args(
+                settings
+                    .deny_remote
+                    .iter()
+                    .flat_map(|network| ["--deny-remote", network]),
+            )
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let child = command.spawn().context("onespace-node-agent")?;
+        Ok(Self {
+            child,
+            log,
+            health,
+            status,
+            http: Http::default(),
+        })
+    }
+
+    /// What it logged so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The agent's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `GET` on its health server.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn health(&self, path: &str) -> Result<(u16, String)> {
+        self.get(self.health, path).await
+    }
+
+    /// Its status server's URL.
+    #[must_use]
+    pub fn status_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.status)
+    }
+
+    async fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
+        let answer = self
+            .http
+            .send::<&str>(Method::GET, &format!("http://127.0.0.1:{port}{path}"), &[], "")
+            .await?;
+        Ok((
+            answer.status.as_u16(),
+            String::from_utf8_lossy(&answer.body).into_owned(),
+        ))
+    }
+
+    /// Its whole report.
+    ///
+    /// # Errors
+    /// No answer, or one that cannot be read.
+    pub async fn report(&self) -> Result<Report> {
+        let (_, body) = self.get(self.status, "/status").await?;
+        serde_json::from_str(&body).with_context(|| body)
+    }
+
+    /// The report of the policy of this name.
+    ///
+    /// # Errors
+    /// As [`Agent::report`]; or no such policy runs.
+    pub async fn policy(&self, name: &str) -> Result<MappingReport> {
+        let report = self.report().await?;
+        let found = report
+            .mappings
+            .iter()
+            .find(|mapping| mapping.policy.as_ref().is_some_and(|policy| policy.name == name));
+        found
+            .cloned()
+            .with_context(|| format!("{name} does not run: {report:?}"))
+    }
+
+    /// Asks for held rows to be tried again.
+    ///
+    /// # Errors
+    /// Refused.
+    pub async fn retry(&self, policy: &str) -> Result<()> {
+        let id = self.policy(policy).await?.id;
+        let body = serde_json::json!({ "id": id }).to_string();
+        self.http
+            .send::<&str>(Method::POST, &format!("{}/retry", self.status_url()), &[], body)
+            .await?
+            .success()?;
+        Ok(())
+    }
+
+    /// Waits until this yields something.
+    ///
+    /// # Errors
+    /// It never did; the message has the end of the agent's log.
+    pub async fn until<T>(
+        &mut self,
+        what: &str,
+        mut look: impl AsyncFnMut(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(found) = look(self).await? {
+                return Ok(found);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the agent ended ({status}) before: {what}\n{}", self.said());
+            }
+            if Instant::now() > deadline {
+                let report = self.report().await;
+                bail!("not within {DEADLINE:?}: {what}\n{report:?}\n{}", self.said());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a policy's report is as wanted.
+    ///
+    /// # Errors
+    /// It never was.
+    pub async fn until_policy(
+        &mut self,
+        what: &str,
+        name: &str,
+        wanted: impl Fn(&MappingReport) -> bool,
+    ) -> Result<MappingReport> {
+        self.until(what, async |agent| {
+            Ok(agent.policy(name).await.ok().filter(|report| wanted(report)))
+        })
+        .await
+    }
+
+    /// Asks it to end, and returns how it did.
+    ///
+    /// # Errors
+    /// It did not end.
+    pub async fn stop(mut self) -> Result<ExitStatus> {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status()?;
+        self.ended(DEADLINE).await
+    }
+
+    /// Ends it as a power cut would.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    async fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("the agent did not end within {within:?}\n{}", self.said());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,177 @@
+//! A lab: a real Swift, the embedded S3, a folder for policies and state.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::agent::{Agent, Settings};
+use crate::policies::Policies;
+use crate::s3::embedded::{EmbeddedS3, StoredObject};
+use crate::swift::{NO_HEADERS, Options, Swift, User};
+
+/// The bucket of every scenario.
+pub const BUCKET: &str = "backup";
+
+/// What a scenario needs.
+pub struct Lab {
+    /// Swift.
+    pub swift: Swift,
+    /// A user of it.
+    pub user: User,
+    /// The remote.
+    pub s3: EmbeddedS3,
+    /// Policies and the files rendered from them.
+    pub policies: Policies,
+    /// How agents are started.
+    pub settings: Settings,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// A lab with an empty account and an empty bucket.
+    ///
+    /// # Errors
+    /// A server did not start.
+    pub async fn start() -> Result<Self> {
+        Self::with(Options::default()).await
+    }
+
+    /// A lab with another kind of Swift.
+    ///
+    /// # Errors
+    /// A server did not start.
+    pub async fn with(options: Options) -> Result<Self> {
+        let swift = Swift::start(options).await?;
+        let user = swift.user().await?;
+        swift.internal(user.account()).create_account().await?;
+        let s3 = EmbeddedS3::start()?;
+        s3.create_bucket(BUCKET);
+        let folder = tempfile::TempDir::new()?;
+        let policies = Policies::new(folder.path())?;
+        Ok(Self {
+            swift,
+            user,
+            s3,
+            policies,
+            settings: Settings::default(),
+            folder,
+        })
+    }
+
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// Refused.
+    pub async fn container(&self, name: &str) -> Result<()> {
+        self.user.create_container(name, NO_HEADERS).await?;
+        Ok(())
+    }
+
+    /// A policy `name` from a container to the embedded S3 under a prefix of the policy's name; `more` are further
+    /// lines of its spec.
+    #[must_use]
+    pub fn policy(&self, name: &str, container: &str, more: &str) -> String {
+        self.policy_to(name, container, &format!("prefix: {name}"), more)
+    }
+
+    /// A policy with these further lines in its target.
+    #[must_use]
+    pub fn policy_to(&self, name: &str, container: &str, target: &str, more: &str) -> String {
+        let keys = Keys {
+            endpoint: &self.s3.endpoint(),
+            access: self.s3.access_key(),
+            secret: self.s3.secret_key(),
+        };
+        policy_yaml(name, (self.user.account(), container), &keys, target, more)
+    }
+
+    /// Where this lab's agent keeps its state.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Starts the agent.
+    ///
+    /// # Errors
+    /// It did not become ready.
+    pub async fn agent(&self) -> Result<Agent> {
+        Agent::start(&self.swift, &self.policies, &self.state(), &self.settings).await
+    }
+
+    /// Runs the agent with `--once`, and returns its exit code and log.
+    ///
+    /// # Errors
+    /// It did not end.
+    pub async fn once(&self) -> Result<(i32, String)> {
+        let (status, log) = Agent::once(&self.swift, &self.policies, &self.state(), &self.settings).await?;
+        Ok((status.code().unwrap_or(-1), log))
+    }
+
+    /// Every object in the bucket.
+    #[must_use]
+    pub fn remote(&self) -> BTreeMap<String, Arc<StoredObject>> {
+        self.s3.objects(BUCKET)
+    }
+
+    /// One object in the bucket.
+    #[must_use]
+    pub fn at(&self, key: &str) -> Option<Arc<StoredObject>> {
+        self.remote().remove(key)
+    }
+}
+
+/// How a remote is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'a> {
+    /// Base URL.
+    pub endpoint: &'a str,
+    /// Access key.
+    pub access: &'a str,
+    /// Secret key.
+    pub secret: &'a str,
+}
+
+/// A policy and its Secret.
+#[must_use]
+pub fn policy_yaml(
+    name: &str,
+    (account, container): (&str, &str),
+    keys: &Keys<'_>,
+    target: &str,
+    more: &str,
+) -> String {
+    let indented = |text: &str, by: &str| {
+        text.lines()
+            .map(|line| format!("{by}{line}\n"))
+            .collect::<String>()
+    };
+    let (target, more) = (indented(target, "    "), indented(more, "  "));
+    let Keys {
+        endpoint,
+        access,
+        secret,
+    } = keys;
+    let container = serde_json::Value::from(container);
+    format!(
+        "apiVersion: onespace.dev/v1alpha1
+kind: SyncPolicy
+metadata: {{name: {name}, namespace: swift}}
+spec:
+  mode: Sync
+  source: {{account: {account}, container: {container}}}
+  target:
+    protocol: S3
+    endpoint: {endpoint}
+    bucket: {BUCKET}
+    credentials: {{secretRef: {{name: {name}-keys}}}}
+{target}{more}---
+apiVersion: v1
+kind: Secret
+metadata: {{name: {name}-keys, namespace: swift}}
+stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
+"
+    )
+}
