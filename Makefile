@@ -19,4 +19,5 @@ demo:
 fixtures:
 	scripts/prepare swift
 	cargo run --locked --package onespace-e2e --bin onespace-record-fixtures
+	.tools/venv/bin/python scripts/old-databases
 	.tools/venv/bin/python core/tests/fixtures/record.py

@@ -85,7 +85,12 @@ impl Http {
         for (name, value) in headers {
             request = request.header(*name, http::HeaderValue::from_bytes(value.as_ref())?);
         }
-        let request = request.body(Full::new(body.into()))?;
+        let body: Bytes = body.into();
+        if method == Method::PUT || method == Method::POST {
+            // hyper announces no length for an empty body; Swift wants one.
+            request = request.header(http::header::CONTENT_LENGTH, body.len());
+        }
+        let request = request.body(Full::new(body))?;
         let exchange = async {
             let (parts, body) = self.client.request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();

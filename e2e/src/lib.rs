@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod conformance;
+pub mod fixtures;
 pub mod http;
 pub mod lab;
 pub mod policies;

@@ -119,7 +119,7 @@ impl SwiftSource {
         ));
         let response = self
             .http
-            .send(method, &url, headers(read), self.http.timeouts.answer)
+            .send(method, &url, headers(object, read), self.http.timeouts.answer)
             .await;
         let response = response.map_err(|error| answer::failed(&self.endpoint, object, &error))?;
         Ok(Asked {
@@ -150,7 +150,7 @@ impl Source for SwiftSource {
     }
 }
 
-fn headers(read: &Read) -> HeaderMap {
+fn headers(object: &ObjectPath, read: &Read) -> HeaderMap {
     let Read {
         policy_index,
         newest,
@@ -165,6 +165,13 @@ fn headers(read: &Read) -> HeaderMap {
             headers.insert(name, value);
         }
     };
+    // Names with NUL are Swift's own (versions of objects), and asked for on purpose.
+    if [&object.account, &object.container, &object.object]
+        .iter()
+        .any(|name| name.contains('\0'))
+    {
+        set("x-backend-allow-reserved-names", "true".to_owned());
+    }
     if let Some(index) = policy_index {
         set("x-backend-storage-policy-index", index.to_string());
     }
