@@ -24,6 +24,10 @@ pub enum Command {
     ///
     /// All or nothing: an invalid or conflicting policy is named, and nothing is written.
     Render(Render),
+    /// Try what an agent will do at the remote, with a small object under the policy's own prefix.
+    ///
+    /// PUT, POST (new metadata), HEAD, LIST, DELETE; the first that fails is named, with what to do.
+    Verify(Verify),
 }
 
 /// Where the policies are.
@@ -46,4 +50,18 @@ pub struct Render {
     /// Folder for the credential files; they are readable by their owner only.
     #[arg(long, value_name = "DIR", env = "ONESPACE_CREDENTIALS")]
     pub credentials: PathBuf,
+}
+
+/// Options of `verify`.
+#[derive(Debug, ClapArgs)]
+pub struct Verify {
+    /// SyncPolicies, and the Secrets and ConfigMaps that they name.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Only this policy; the default is every one of the input.
+    #[arg(long, value_name = "[NAMESPACE/]NAME", env = "ONESPACE_POLICY")]
+    pub policy: Option<String>,
+    /// Write nothing: LIST, and HEAD of what was listed.
+    #[arg(long, env = "ONESPACE_READ_ONLY")]
+    pub read_only: bool,
 }

@@ -7,4 +7,5 @@ pub mod input;
 pub mod render;
 pub mod run;
 pub mod validate;
+pub mod verify;
 pub mod write_set;

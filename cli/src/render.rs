@@ -82,7 +82,8 @@ pub fn run(args: &Render, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::R
     Ok(true)
 }
 
-fn find_references(
+/// The policy's mapping and credentials, from the Secret and ConfigMap that it names.
+pub(crate) fn find_references(
     objects: &Objects,
     namespace: &str,
     policy: &ValidPolicy,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use onespace_core::credentials::{AccessKeys, PasswordLogin};
 use onespace_core::mapping::{Encryption, Target};
 use secrecy::SecretString;
 
@@ -16,6 +17,21 @@ pub struct S3Credentials {
     pub secret_key: SecretString,
     /// `AWS_SESSION_TOKEN`.
     pub session_token: Option<SecretString>,
+}
+
+impl From<&AccessKeys> for S3Credentials {
+    fn from(keys: &AccessKeys) -> Self {
+        let AccessKeys {
+            access_key_id,
+            secret_access_key,
+            session_token,
+        } = keys;
+        Self {
+            access_key: access_key_id.clone(),
+            secret_key: secret_access_key.clone(),
+            session_token: session_token.clone(),
+        }
+    }
 }
 
 /// A forward proxy.
@@ -103,5 +119,14 @@ impl S3Config {
             timeouts: Timeouts::default(),
             deny,
         }
+    }
+
+    /// The same with a login at the proxy, where the target has one.
+    #[must_use]
+    pub fn with_proxy_login(mut self, login: Option<&PasswordLogin>) -> Self {
+        if let (Some(proxy), Some(login)) = (&mut self.proxy, login) {
+            proxy.login = Some((login.username.clone(), login.password.clone()));
+        }
+        self
     }
 }
