@@ -61,7 +61,7 @@ pub struct Failed {
 pub enum Cause {
     /// The remote refused it, or cannot be reached.
     #[error(transparent)]
-    Remote(#[from] RemoteError),
+    Remote(Box<RemoteError>),
     /// It was acknowledged, but what is there is something else.
     #[error("{0}")]
     Wrong(&'static str),
@@ -71,7 +71,7 @@ impl Step {
     fn of<T>(self, result: Result<T, RemoteError>) -> Result<T, Failed> {
         result.map_err(|error| Failed {
             step: self,
-            cause: error.into(),
+            cause: Cause::Remote(Box::new(error)),
         })
     }
 

@@ -79,13 +79,16 @@ impl Sent {
                 (None, true) => (state.moved + limits.idle, Standstill::Source(limits.idle)),
                 (None, false) => (state.moved + limits.idle, Standstill::Remote),
             });
-            if deadline <= Instant::now() {
+            let now = Instant::now();
+            if deadline <= now {
                 return Err(standstill);
             }
+            // The limit may change meanwhile, from one to the other.
+            let look_again = deadline.min(now + limits.idle.min(limits.answer));
             tokio::select! {
                 biased;
                 output = &mut request => return Ok(output),
-                () = tokio::time::sleep_until(deadline) => {}
+                () = tokio::time::sleep_until(look_again) => {}
             }
         }
     }

@@ -78,6 +78,7 @@ impl Operations {
                 last_modified,
                 headers,
                 parts: Vec::new(),
+                checksummed: false,
             }),
         );
         Ok(CopyObjectOutput {

@@ -124,6 +124,7 @@ pub(super) fn without_aws_chunked(encoding: Option<&str>) -> Option<String> {
 pub(super) struct Received {
     pub body: Bytes,
     pub md5: [u8; 16],
+    pub checksummed: bool,
 }
 
 /// What an upload says of its body.
@@ -160,7 +161,11 @@ pub(super) async fn receive(
     let body = bytes.freeze();
     let md5: [u8; 16] = Md5::digest(&body).into();
     if truncated {
-        return Ok(Received { body, md5 });
+        return Ok(Received {
+            body,
+            md5,
+            checksummed: false,
+        });
     }
     if announced.md5.is_some_and(|wanted| wanted != STANDARD.encode(md5)) {
         return Err(s3_error!(BadDigest));
@@ -188,13 +193,18 @@ pub(super) async fn receive(
             sums.checksum_sha256,
         ),
     ];
-    if pairs
-        .into_iter()
-        .any(|(wanted, computed)| wanted.is_some() && wanted != computed)
-    {
-        return Err(s3_error!(BadDigest, "the checksum is another"));
+    let mut checksummed = false;
+    for (wanted, computed) in pairs {
+        if wanted.is_some() && wanted != computed {
+            return Err(s3_error!(BadDigest, "the checksum is another"));
+        }
+        checksummed |= wanted.is_some();
     }
-    Ok(Received { body, md5 })
+    Ok(Received {
+        body,
+        md5,
+        checksummed,
+    })
 }
 
 /// First byte and length of what a read asks for, and the header that says so.
@@ -355,6 +365,7 @@ impl S3 for Operations {
                 last_modified: SystemTime::now(),
                 headers,
                 parts: Vec::new(),
+                checksummed: received.checksummed,
             }),
         );
         Ok(S3Response::new(PutObjectOutput {

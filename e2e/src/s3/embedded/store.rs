@@ -19,6 +19,8 @@ pub struct StoredObject {
     pub headers: StoredHeaders,
     /// Lengths of the parts it was made of; empty = one PUT.
     pub parts: Vec<u64>,
+    /// It came in one PUT with a checksum beside or behind it, which was verified.
+    pub checksummed: bool,
 }
 
 /// What is stored with an object.

@@ -136,6 +136,7 @@ impl Operations {
                 last_modified: SystemTime::now(),
                 headers: upload.headers.clone(),
                 parts: chosen.iter().map(|part| part.body.len() as u64).collect(),
+                checksummed: false,
             }),
         );
         contents.uploads.remove(&input.upload_id);
