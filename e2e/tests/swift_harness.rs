@@ -62,7 +62,15 @@ async fn a_real_swift_serves_users_and_counts_what_the_internal_endpoint_serves(
         .collect();
     assert_eq!(names, ["a/ü?#%.jpg"]);
 
-    swift.run_once(Daemon::ContainerUpdater).await.unwrap();
+    for daemon in [
+        Daemon::ContainerReplicator,
+        Daemon::ContainerUpdater,
+        Daemon::ObjectUpdater,
+        Daemon::ObjectReplicator,
+        Daemon::ObjectExpirer,
+    ] {
+        swift.run_once(daemon).await.unwrap();
+    }
     swift.stop(Server::Object(0));
     assert_eq!(user.get("photos", "a/ü?#%.jpg").await.unwrap().status, 503);
     swift.start_again(Server::Object(0)).await.unwrap();
