@@ -1,5 +1,7 @@
 //! Builds the SDK's client: one HTTP stack, no redirects, addresses checked, waiting bounded.
 
+use std::time::Duration;
+
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -27,6 +29,9 @@ use crate::remote::RemoteError;
 
 /// Connections that stay open per host while nothing uses them.
 const IDLE_CONNECTIONS: usize = 64;
+/// How long they do: less than servers keep theirs. A request that meets a connection which the server is just closing
+/// looks like a remote that cannot be reached.
+const IDLE_TIME: Duration = Duration::from_secs(10);
 
 /// The two clients of one remote. They share their connections.
 #[derive(Clone, Debug)]
@@ -110,7 +115,6 @@ fn http_client(config: &S3Config) -> Result<SharedHttpClient, RemoteError> {
     let proxy = proxy.transpose()?.unwrap_or_else(ProxyConfig::disabled);
     let tls = tls_context(config.ca_bundle.as_deref(), secure || config.proxy.is_some())?;
     let resolver = DenyingResolver::new(config.deny.clone());
-    let pool_idle = config.timeouts.idle;
     Ok(
         Builder::new().build_with_connector_fn(move |settings, components| {
             let mut connector = Connector::builder()
@@ -118,7 +122,7 @@ fn http_client(config: &S3Config) -> Result<SharedHttpClient, RemoteError> {
                 .tls_context(tls.clone())
                 .proxy_config(proxy.clone())
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .pool_idle_timeout(pool_idle);
+                .pool_idle_timeout(IDLE_TIME);
             connector.set_connector_settings(settings.cloned());
             connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
             connector.build_with_resolver(resolver.clone())
