@@ -28,6 +28,24 @@ pub enum Command {
     ///
     /// PUT, POST (new metadata), HEAD, LIST, DELETE; the first that fails is named, with what to do.
     Verify(Verify),
+    /// Show what an agent does; on a terminal the table is renewed while there is a backlog.
+    Status(Status),
+}
+
+/// Options of `status`.
+#[derive(Debug, ClapArgs)]
+pub struct Status {
+    /// The agent's `--status-listen`.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONESPACE_AGENT",
+        default_value = "http://127.0.0.1:9181"
+    )]
+    pub agent: String,
+    /// The agent's answer, unchanged.
+    #[arg(long, env = "ONESPACE_JSON")]
+    pub json: bool,
 }
 
 /// Where the policies are.

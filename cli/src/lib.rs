@@ -6,6 +6,7 @@ pub mod check;
 pub mod input;
 pub mod render;
 pub mod run;
+pub mod status;
 pub mod validate;
 pub mod verify;
 pub mod write_set;

@@ -11,6 +11,7 @@ pub fn run(args: Args, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         Command::Validate(inputs) => crate::validate::run(&inputs, out, err),
         Command::Render(render) => crate::render::run(&render, out, err),
         Command::Verify(verify) => crate::verify::run(&verify, out, err),
+        Command::Status(status) => crate::status::run(&status, out),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
