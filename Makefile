@@ -8,6 +8,8 @@ test: prepare
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	.tools/bin/cargo-deny --workspace --locked check bans licenses sources
+	# The scenarios run the programs as processes.
+	cargo build --workspace --bins --locked
 	cargo test --workspace --locked
 
 prepare:
