@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail};
 /// How long a server may take until it accepts connections.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A running server. Dropping it kills it.
+/// Becomes the server; beside it waits a shell that kills it when our end of the pipe is closed.
+const LEASH: &str = "exec 3<&0; (cat <&3 >/dev/null; kill -9 $$) & exec \"$@\" 3<&- </dev/null";
+
+/// A running server. Dropping it kills it; so does the end of this process, however that comes about.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
@@ -19,10 +22,20 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a program with its output in a file.
-    pub fn start(command: &mut Command, log: PathBuf) -> Result<Self> {
+    pub fn start(command: &Command, log: PathBuf) -> Result<Self> {
         let output = File::create(&log)?;
-        let child = command
-            .stdin(Stdio::null())
+        let mut leashed = Command::new("sh");
+        leashed
+            .args(["-c", LEASH, "sh"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                leashed.env(name, value);
+            }
+        }
+        let child = leashed
+            .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
@@ -52,7 +65,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // Before it is reaped: its number may be another's afterwards.
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }

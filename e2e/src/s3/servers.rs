@@ -25,7 +25,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(folder: TempDir, port: u16, command: &mut Command, health: &str) -> Result<Self> {
+    async fn start(folder: TempDir, port: u16, command: &Command, health: &str) -> Result<Self> {
         let mut process = Process::start(command, folder.path().join("log"))?;
         let url = format!("http://127.0.0.1:{port}{health}");
         let http = Http::default();
@@ -122,7 +122,7 @@ impl Minio {
             .env("MINIO_REGION", REGION)
             .env("MINIO_CI_CD", "1")
             .env("HOME", folder.path());
-        let server = Server::start(folder, port, &mut command, "/minio/health/live").await?;
+        let server = Server::start(folder, port, &command, "/minio/health/live").await?;
         Ok(Self { server })
     }
 }
@@ -149,7 +149,7 @@ impl Versitygw {
             .arg(&data)
             .env("ROOT_ACCESS_KEY", ACCESS_KEY)
             .env("ROOT_SECRET_KEY", SECRET_KEY);
-        let server = Server::start(folder, port, &mut command, "/").await?;
+        let server = Server::start(folder, port, &command, "/").await?;
         Ok(Self { server })
     }
 }
