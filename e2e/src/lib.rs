@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod conformance;
+pub mod expect;
 pub mod fixtures;
 pub mod http;
 pub mod lab;
