@@ -58,14 +58,11 @@ fn a_valid_policy_is_called_valid() {
 
 #[test]
 fn everything_that_is_wrong_is_said_with_file_policy_field_and_reason() {
-    let ran = validate(
-        &POLICY
-            .replace("bucket: backup", "bucket: b/c\n    colour: red")
-            .replace("Sync\n", "Sink\n"),
-    );
+    let ran =
+        validate(&(POLICY.replace("bucket: backup", "bucket: b/c\n    colour: red") + "  copyAfter: soon\n"));
     assert!(!ran.ok);
     for (field, message) in [
-        ("spec.mode", "Invalid: unsupported value \"Sink\""),
+        ("spec.copyAfter", "Invalid: \"soon\" should match "),
         ("spec.target.colour", "Invalid: unknown field"),
         (
             "spec.target.bucket",

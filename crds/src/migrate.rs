@@ -35,7 +35,7 @@ pub enum OnRemoteUnavailable {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new(
-        "!has(self.segmentSize) || (quantity(string(self.segmentSize)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self.segmentSize)).compareTo(quantity('5Gi')) <= 0)"
+        "!has(self.segmentSize) || !isQuantity(string(self.segmentSize)) || (quantity(string(self.segmentSize)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self.segmentSize)).compareTo(quantity('5Gi')) <= 0)"
     )
     .message("migrate.segmentSize must be between 1Mi and 5Gi, the sizes that Swift takes for a segment")
     .field_path(".segmentSize"))]

@@ -91,7 +91,7 @@ pub enum Mode {
     .message("remoteDeleteAfter with an empty target.prefix would let the whole bucket expire: give a prefix")
     .field_path(".remoteDeleteAfter"))]
 #[x_kube(validation = Rule::new(
-        "!has(self.minSegmentSize) || self.target.protocol != 'S3' || (quantity(string(self.minSegmentSize)).compareTo(quantity('5Mi')) >= 0 && quantity(string(self.minSegmentSize)).compareTo(quantity('5Gi')) <= 0)"
+        "!has(self.minSegmentSize) || self.target.protocol != 'S3' || !isQuantity(string(self.minSegmentSize)) || (quantity(string(self.minSegmentSize)).compareTo(quantity('5Mi')) >= 0 && quantity(string(self.minSegmentSize)).compareTo(quantity('5Gi')) <= 0)"
     )
     .message("minSegmentSize must be between 5Mi and 5Gi, the sizes that S3 takes for a part")
     .field_path(".minSegmentSize"))]

@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod expect;
 pub mod fixtures;
 pub mod http;
+pub mod kube;
 pub mod lab;
 pub mod policies;
 pub mod ports;

@@ -4,7 +4,7 @@
 mod metadata;
 mod schema;
 
-use kube_cel::{ErrorKind, Validator, compile_schema};
+use kube_cel::{Validator, compile_schema};
 use onespace_core::reason::PolicyFault;
 use onespace_core::validate::Finding;
 use onespace_crds::SyncPolicy;
@@ -47,12 +47,13 @@ impl Admission {
 
         let mut findings = metadata::check(&policy);
         let problems = schema::check(&self.schema, &policy);
-        // The API server evaluates no rules on an object whose shape is wrong.
-        let shaped = problems.iter().all(|(severity, _)| *severity == Severity::Value);
-        let values_fit = problems.is_empty();
+        // As the API server does.
+        let blocked = problems
+            .iter()
+            .any(|(severity, _)| *severity == Severity::Blocking);
         findings.extend(problems.into_iter().map(|(_, finding)| finding));
-        if shaped {
-            findings.extend(self.rules(&policy, old, values_fit));
+        if !blocked {
+            findings.extend(self.rules(&policy, old));
         }
         if !findings.is_empty() {
             return Err(findings);
@@ -61,15 +62,16 @@ impl Admission {
             .map_err(|error| vec![Finding::new("spec", PolicyFault::Invalid, error.to_string())])
     }
 
-    fn rules(&self, policy: &Value, old: Option<&Value>, values_fit: bool) -> Vec<Finding> {
-        let Err(errors) = self.validator.validate_compiled(&self.compiled, policy, old) else {
-            return Vec::new();
-        };
+    fn rules(&self, policy: &Value, old: Option<&Value>) -> Vec<Finding> {
+        let errors = self
+            .validator
+            .validate_compiled(&self.compiled, policy, old)
+            .err();
+        let errors = errors
+            .map(kube_cel::ValidationErrors::into_vec)
+            .unwrap_or_default();
         errors
-            .into_vec()
             .into_iter()
-            // A rule may stumble over a value whose own fault has been told already.
-            .filter(|error| values_fit || error.kind == ErrorKind::ValidationFailure)
             .map(|error| Finding::new(error.field_path, PolicyFault::Invalid, error.message))
             .collect()
     }

@@ -8,10 +8,11 @@ use serde_json::Value;
 /// How bad a violation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Severity {
-    /// Type, presence or size: the API server then evaluates no rules.
-    Shape,
-    /// A value that the pattern, the list or the range does not allow.
-    Value,
+    /// A wrong type, a missing field, a value that is not in the list, or too much of something: the API server then
+    /// evaluates no rules.
+    Blocking,
+    /// Anything else.
+    Other,
 }
 
 type Problems = Vec<(Severity, Finding)>;
@@ -52,7 +53,7 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
             wanted
         };
         add(
-            Severity::Shape,
+            Severity::Blocking,
             format!("must be of type {wanted}, but is {found}"),
         );
         return;
@@ -63,7 +64,7 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
     {
         let allowed: Vec<_> = allowed.iter().map(Value::to_string).collect();
         add(
-            Severity::Value,
+            Severity::Blocking,
             format!("unsupported value {value}: supported are {}", allowed.join(", ")),
         );
     }
@@ -73,13 +74,13 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
             let length = text.chars().count() as u64;
             if limit("maxLength").is_some_and(|most| length > most) {
                 add(
-                    Severity::Shape,
+                    Severity::Blocking,
                     format!("too long: at most {} characters", limit("maxLength").unwrap_or(0)),
                 );
             }
             if limit("minLength").is_some_and(|least| length < least) {
                 add(
-                    Severity::Value,
+                    Severity::Other,
                     format!(
                         "too short: at least {} characters",
                         limit("minLength").unwrap_or(0)
@@ -89,7 +90,7 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
             if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
                 && !Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
             {
-                add(Severity::Value, format!("{value} should match {pattern}"));
+                add(Severity::Other, format!("{value} should match {pattern}"));
             }
         }
         Value::Number(number) => {
@@ -97,13 +98,13 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
             let number = number.as_f64().unwrap_or(f64::NAN);
             if bound("minimum").is_some_and(|least| number < least) {
                 add(
-                    Severity::Value,
+                    Severity::Other,
                     format!("should be at least {}", bound("minimum").unwrap_or(0.0)),
                 );
             }
             if bound("maximum").is_some_and(|most| number > most) {
                 add(
-                    Severity::Value,
+                    Severity::Other,
                     format!("should be at most {}", bound("maximum").unwrap_or(0.0)),
                 );
             }
@@ -112,13 +113,13 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
             let count = items.len() as u64;
             if limit("maxItems").is_some_and(|most| count > most) {
                 add(
-                    Severity::Shape,
+                    Severity::Blocking,
                     format!("too many: at most {} items", limit("maxItems").unwrap_or(0)),
                 );
             }
             if limit("minItems").is_some_and(|least| count < least) {
                 add(
-                    Severity::Value,
+                    Severity::Other,
                     format!("too few: at least {} items", limit("minItems").unwrap_or(0)),
                 );
             }
@@ -136,7 +137,7 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
                         PolicyFault::Invalid,
                         "required value is missing",
                     );
-                    problems.push((Severity::Shape, finding));
+                    problems.push((Severity::Blocking, finding));
                 }
             }
             let known = schema.get("properties").and_then(Value::as_object);
@@ -145,7 +146,7 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
                     Some(schema) => walk(schema, field, &below(path, name), problems),
                     None => {
                         let finding = Finding::new(below(path, name), PolicyFault::Invalid, "unknown field");
-                        problems.push((Severity::Value, finding));
+                        problems.push((Severity::Other, finding));
                     }
                 }
             }
