@@ -24,6 +24,10 @@ pub enum Command {
     ///
     /// All or nothing: an invalid or conflicting policy is named, and nothing is written.
     Render(Render),
+    /// Turn a `sync.json` of 1space into SyncPolicies and Secrets, as YAML on standard output.
+    ///
+    /// Settings of its daemons are named and dropped. What needs a person is named, and then the exit code is 1.
+    Import(Import),
     /// Try what an agent will do at the remote, with a small object under the policy's own prefix.
     ///
     /// PUT, POST (new metadata), HEAD, LIST, DELETE; the first that fails is named, with what to do.
@@ -46,6 +50,17 @@ pub struct Status {
     /// The agent's answer, unchanged.
     #[arg(long, env = "ONESPACE_JSON")]
     pub json: bool,
+}
+
+/// Options of `import`.
+#[derive(Debug, ClapArgs)]
+pub struct Import {
+    /// The `sync.json`.
+    #[arg(value_name = "FILE", env = "ONESPACE_IMPORT_FILE")]
+    pub file: PathBuf,
+    /// The namespace that the resources get; none by default.
+    #[arg(long, value_name = "NAME", env = "ONESPACE_NAMESPACE")]
+    pub namespace: Option<String>,
 }
 
 /// Where the policies are.

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod args;
 pub mod check;
+pub mod import;
 pub mod input;
 pub mod render;
 pub mod run;

@@ -10,6 +10,7 @@ pub fn run(args: Args, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let result = match args.command {
         Command::Validate(inputs) => crate::validate::run(&inputs, out, err),
         Command::Render(render) => crate::render::run(&render, out, err),
+        Command::Import(import) => crate::import::run(&import, out, err),
         Command::Verify(verify) => crate::verify::run(&verify, out, err),
         Command::Status(status) => crate::status::run(&status, out),
     };

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use common::{Ran, examples, onespace, text};
+use common::{Ran, onespace, text};
 use onespace_core::load::{Files, LoadError, LoadedSet, load};
 
 struct Rendered {
@@ -108,6 +108,11 @@ stringData: {{AWS_ACCESS_KEY_ID: AKIA, AWS_SECRET_ACCESS_KEY: {key}}}
 ---
 "
     )
+}
+
+/// The folder with the examples.
+fn examples() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{examples, onespace, text};
+use common::{onespace, text};
 
 const POLICY: &str = "
 apiVersion: onespace.dev/v1alpha1
@@ -26,6 +26,11 @@ fn validate(content: &str) -> common::Ran {
     let file = folder.path().join("policy.yaml");
     std::fs::write(&file, content).unwrap();
     onespace(&["validate", "-f", text(&file)])
+}
+
+/// The folder with the examples.
+fn examples() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
 }
 
 #[test]

@@ -31,8 +31,3 @@ pub fn onespace(args: &[&str]) -> Ran {
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
-
-/// The folder with the examples.
-pub fn examples() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
-}
