@@ -256,7 +256,7 @@ fn copy_after_counts_from_the_newest_change_and_a_future_time_from_when_it_was_s
 
 #[test]
 fn a_tombstone_acts_only_if_it_is_a_users_and_the_policy_propagates_deletes() {
-    let first = |row: &Row, propagate| delete::first(row, propagate, false);
+    let first = |row: &Row, propagate| delete::first(row, propagate);
     assert_eq!(first(&tombstone(), true), First::Look);
     assert_eq!(first(&tombstone(), false), First::Leave);
     let release = row("0000002000.00000_1", true);
@@ -265,7 +265,7 @@ fn a_tombstone_acts_only_if_it_is_a_users_and_the_policy_propagates_deletes() {
 
 #[test]
 fn only_a_marked_or_adopted_copy_that_is_not_newer_is_deleted() {
-    let after = |found, adopted| delete::after_look(&tombstone(), &look(found), adopted);
+    let after = |found, adopted| delete::after_look(&tombstone(), &look(found), adopted, SLACK);
     assert_eq!(after(marked(MD5, 1000, 1000), None), AfterLook::AskSwift);
     assert_eq!(after(unmarked(MD5, 1000), Some(MD5)), AfterLook::AskSwift);
     assert_eq!(after(None, None), AfterLook::Settled(Done::InStep));
@@ -273,6 +273,10 @@ fn only_a_marked_or_adopted_copy_that_is_not_newer_is_deleted() {
         after(marked(MD5, 2001, 2001), None),
         AfterLook::Settled(Done::Superseded)
     );
+    match after(unmarked(MD5, 2000 + 3601), Some(MD5)) {
+        AfterLook::Hold(held) => assert_eq!(held.reason, HoldReason::RemoteNewer),
+        other => panic!("{other:?}"),
+    }
     for adopted in [None, Some(OTHER)] {
         match after(unmarked(MD5, 1000), adopted) {
             AfterLook::Hold(held) => assert_eq!(held.reason, HoldReason::NotOurs),

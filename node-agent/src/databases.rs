@@ -53,6 +53,13 @@ impl ReadRow {
             Self::Damaged { name, .. } => name.as_deref(),
         }
     }
+
+    /// The name under which the row is held; its number, if the name cannot be read.
+    #[must_use]
+    pub fn shown_name(&self) -> String {
+        self.name()
+            .map_or_else(|| format!("(row {})", self.rowid()), ToOwned::to_owned)
+    }
 }
 
 /// Rows that were read in one short transaction.

@@ -14,14 +14,14 @@ use crate::stop::{from_remote, from_source, from_state};
 use crate::work::Work;
 
 impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
-    /// Carries out a tombstone row. `alive_elsewhere`: the database has a live row of that name.
+    /// Carries out a tombstone row. The database must have no live row of that name.
     ///
     /// At most five requests: look at the remote, ask Swift, remove object (and manifest), ask Swift again.
     ///
     /// # Errors
     /// [`Stop`]: the row waits, or the mapping pauses.
-    pub async fn delete(&self, container: &str, row: &Row, alive_elsewhere: bool) -> Result<Done, Stop> {
-        if first(row, self.mapping.propagate_delete, alive_elsewhere) == First::Leave {
+    pub async fn delete(&self, container: &str, row: &Row) -> Result<Done, Stop> {
+        if first(row, self.mapping.propagate_delete) == First::Leave {
             return Ok(Done::LeftAlone);
         }
         let Ok(job) = self.job(container, row) else {
@@ -40,7 +40,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             .adopted(&self.mapping.id, &job.key)
             .await
             .map_err(state)?;
-        match after_look(row, &look, adopted.as_deref()) {
+        match after_look(row, &look, adopted.as_deref(), self.limits.slack) {
             AfterLook::Settled(Done::InStep) if begun => {}
             AfterLook::Settled(done) => {
                 if begun {
@@ -65,10 +65,10 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             is_large(&look),
         )
         .await?;
-        // The second look: whoever wrote the object again meanwhile must find it at the remote.
+        // The second look: whoever wrote the object again meanwhile must find it at the remote, and the delete is over
+        // only then. (A body older than the tombstone is a server that is behind.)
         let again = self.head_newest(&job).await?;
-        self.end_delete(&job).await?;
-        if let SwiftSays::Alive(_) = again {
+        if matches!(again, SwiftSays::Alive(time) if time.is_none_or(|time| time > row.time.data)) {
             let revived = Row {
                 kind: RowKind::Object,
                 size: 0,
@@ -76,8 +76,10 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
                 ..row.clone()
             };
             self.copy(container, &revived, Trust::None).await?;
+            self.end_delete(&job).await?;
             return Ok(Done::Superseded);
         }
+        self.end_delete(&job).await?;
         Ok(Done::Deleted)
     }
 

@@ -22,7 +22,7 @@ use crate::supervisor::{Running, Supervisor};
 use crate::turnstile::Turnstile;
 use crate::work::Limits;
 
-/// With `--once`: how long a paused mapping is waited for.
+/// With `--once`: how long a paused mapping, or a database that cannot be read, is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the agent ended.
@@ -148,7 +148,7 @@ async fn signalled() {
 async fn finished(running: watch::Receiver<Running>) -> anyhow::Result<Ended> {
     let mut look = tokio::time::interval(Duration::from_millis(200));
     let started = tokio::time::Instant::now();
-    let mut paused_since = None;
+    let mut stuck_since = None;
     loop {
         look.tick().await;
         let now = tokio::time::Instant::now();
@@ -172,22 +172,19 @@ async fn finished(running: watch::Receiver<Running>) -> anyhow::Result<Ended> {
                 _ => continue,
             }
         }
-        let paused = reports.iter().find(|report| report.state == RunState::Paused);
-        match paused {
-            None => paused_since = None,
+        let stuck = reports
+            .iter()
+            .find(|report| report.state == RunState::Paused || report.databases.unreadable > 0);
+        match stuck {
+            None => stuck_since = None,
             Some(report) => {
-                let since = *paused_since.get_or_insert(now);
-                if now - since >= PATIENCE || report.held.full {
-                    bail!(
-                        "mapping {} is paused ({}): {}",
-                        report.id,
-                        report.reason.as_deref().unwrap_or_default(),
-                        report.message.as_deref().unwrap_or_default()
-                    );
+                let since = *stuck_since.get_or_insert(now);
+                if now - since >= PATIENCE || (report.state == RunState::Paused && report.held.full) {
+                    bail!(why_stuck(report));
                 }
             }
         }
-        if !reports.iter().all(|report| report.idle) {
+        if stuck.is_some() || !reports.iter().all(|report| report.idle) {
             continue;
         }
         if let Some((id, message)) = refused {
@@ -202,5 +199,27 @@ async fn finished(running: watch::Receiver<Running>) -> anyhow::Result<Ended> {
         }
         let held: u64 = reports.iter().map(|report| report.held.rows).sum();
         return Ok(if held > 0 { Ended::Held } else { Ended::Done });
+    }
+}
+
+fn why_stuck(report: &MappingReport) -> String {
+    let MappingReport {
+        id,
+        state,
+        reason,
+        message,
+        databases,
+        ..
+    } = report;
+    match state {
+        RunState::Paused => format!(
+            "mapping {id} is paused ({}): {}",
+            reason.as_deref().unwrap_or_default(),
+            message.as_deref().unwrap_or_default()
+        ),
+        _ => format!(
+            "mapping {id}: {} of its container databases or devices cannot be read; the log says why",
+            databases.unreadable
+        ),
     }
 }

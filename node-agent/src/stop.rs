@@ -31,6 +31,18 @@ pub fn from_remote(error: RemoteError) -> Stop {
     }
 }
 
+/// A failure that concerns more than one row, whatever it was called.
+pub fn as_pause(stop: Stop) -> Pause {
+    match stop {
+        Stop::Pause(pause) => pause,
+        Stop::Hold(held) => Pause {
+            reason: PauseReason::UnexpectedAnswer,
+            code: None,
+            message: held.message,
+        },
+    }
+}
+
 /// A failure of the followed Swift.
 pub fn from_source(error: &SourceError) -> Stop {
     let message = error.to_string();

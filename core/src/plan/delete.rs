@@ -1,5 +1,7 @@
 //! Carrying a user's delete out at the remote: what must hold before, and what is looked at after.
 
+use std::time::Duration;
+
 use super::copy::Look;
 use super::{Absence, Done, Held, absence};
 use crate::reason::HoldReason;
@@ -15,11 +17,11 @@ pub enum First {
     Look,
 }
 
-/// A tombstone acts only if the policy propagates deletes, if it is a user's (one with an offset is a release's or
-/// the reconciler's), and if the database has no live row of that name under any storage policy.
+/// A tombstone acts only if the policy propagates deletes, and if it is a user's: one with an offset is a release's
+/// or the reconciler's. (One of a name that has a live row under another storage policy never comes here.)
 #[must_use]
-pub fn first(row: &Row, propagate: bool, alive_elsewhere: bool) -> First {
-    if !propagate || alive_elsewhere || row.time.data.offset() != 0 {
+pub fn first(row: &Row, propagate: bool) -> First {
+    if !propagate || row.time.data.offset() != 0 {
         First::Leave
     } else {
         First::Look
@@ -38,9 +40,10 @@ pub enum AfterLook {
 }
 
 /// Only a marked or adopted copy that is not newer than the tombstone may be removed. `adopted` is the ETag under
-/// which an unmarked object was adopted.
+/// which an unmarked object was adopted; it has no time of Swift's, so the remote's own clock tells, by more than
+/// clocks may be apart (`slack`).
 #[must_use]
-pub fn after_look(row: &Row, look: &Look, adopted: Option<&str>) -> AfterLook {
+pub fn after_look(row: &Row, look: &Look, adopted: Option<&str>, slack: Duration) -> AfterLook {
     let Some(object) = &look.object else {
         return AfterLook::Settled(Done::InStep);
     };
@@ -49,7 +52,16 @@ pub fn after_look(row: &Row, look: &Look, adopted: Option<&str>) -> AfterLook {
             AfterLook::Settled(Done::Superseded)
         }
         Some(_) => AfterLook::AskSwift,
-        None if adopted == Some(object.etag.as_str()) => AfterLook::AskSwift,
+        None if adopted == Some(object.etag.as_str()) => {
+            if object.last_modified > row.time.newest().plus(slack) {
+                return AfterLook::Hold(Held::new(
+                    HoldReason::RemoteNewer,
+                    "Swift's object was deleted, but the equal object at this key was written again after that, and \
+                     not by onespace; delete it yourself, or keep it",
+                ));
+            }
+            AfterLook::AskSwift
+        }
         None => AfterLook::Hold(Held::new(
             HoldReason::NotOurs,
             "Swift's object was deleted, but onespace neither wrote nor adopted the object at this key; delete it \

@@ -77,10 +77,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 }
             }
         });
-        let at_head = worked.whole && complete && waits.is_none();
+        let (whole, now) = (worked.whole, self.work.now());
         let ended = self.record(worked, to).await;
+        let finished = whole && ended.pause.is_none();
+        // A row that is not due keeps nothing waiting but itself: rows before it that are not finished come again at
+        // once.
+        let waits = waits.map(|waits| match finished {
+            true => waits,
+            false => NotDue { due: now, ..waits },
+        });
         Ok(Ended {
-            at_head: at_head && ended.pause.is_none(),
+            at_head: finished && complete && waits.is_none(),
             waits,
             ..ended
         })
@@ -110,15 +117,12 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     }
 }
 
-/// A row of a chunk in ROWID order. A row whose name cannot be read is held under its number.
+/// A row of a chunk in ROWID order.
 fn item(read: &ReadRow, task: Task) -> Item<i64> {
-    let name = read
-        .name()
-        .map_or_else(|| format!("(row {})", read.rowid()), ToOwned::to_owned);
     Item {
         position: read.rowid(),
         rowid: read.rowid(),
-        name,
+        name: read.shown_name(),
         task,
     }
 }

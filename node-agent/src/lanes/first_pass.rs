@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use onespace_core::naming::Namespace;
+use onespace_core::plan::Stop;
 use onespace_core::plan::copy::Trust;
-use onespace_core::plan::{Pause, Stop};
 use onespace_core::remote::ListedObject;
 use onespace_core::row::{Row, RowKind};
 use onespace_stores::remote::Remote;
@@ -16,7 +16,7 @@ use super::{Ended, Lane, Sorted, Turn, TurnError};
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
 use crate::state::{Adopted, Watermark};
-use crate::stop::from_remote;
+use crate::stop::{as_pause, from_remote};
 
 /// Keys of one listing request.
 const PAGE: usize = 1000;
@@ -120,10 +120,9 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                         }),
                         Ok(Some(_)) => Task::Copy(row, Trust::None, claim),
                         Err(stop) => {
-                            let pause = pause_of(stop);
                             return Ok((
                                 Ended {
-                                    pause,
+                                    pause: Some(as_pause(stop)),
                                     progress: self.progress,
                                     ..Ended::default()
                                 },
@@ -189,18 +188,10 @@ fn last_whole_name<'a>(positions: &'a [(String, i64)], last: &(String, i64)) -> 
 
 /// A row of a chunk in name order; under two storage policies a name stands twice.
 fn item(read: &ReadRow, task: Task) -> Item<(String, i64)> {
-    let name = read.name().unwrap_or_default().to_owned();
     Item {
-        position: (name.clone(), read.rowid()),
+        position: (read.name().unwrap_or_default().to_owned(), read.rowid()),
         rowid: read.rowid(),
-        name,
+        name: read.shown_name(),
         task,
-    }
-}
-
-fn pause_of(stop: Stop) -> Option<Pause> {
-    match stop {
-        Stop::Pause(pause) => Some(pause),
-        Stop::Hold(_) => None,
     }
 }

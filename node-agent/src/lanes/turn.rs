@@ -61,6 +61,8 @@ pub(crate) struct Worked<P> {
 enum End {
     Done(Done),
     Passed,
+    /// A tombstone of a name that is alive under another storage policy: it says nothing about that row.
+    Moot,
     Adopted(Adopted),
     Held,
     NotStarted,
@@ -124,6 +126,13 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     true
                 }
                 End::Passed => true,
+                End::Moot => {
+                    // Only its own entry goes. A live row of the name may wait under the same entry.
+                    if lane == Lane::Retry {
+                        worked.settled.push(row);
+                    }
+                    true
+                }
                 End::Held => {
                     worked.held_changed = true;
                     true
@@ -178,7 +187,11 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 let Some(_pass) = started(&claim).await else {
                     return End::NotStarted;
                 };
-                Box::pin(self.delete_row(&row)).await
+                match Box::pin(self.delete_row(&row)).await {
+                    Ok(None) => return End::Moot,
+                    Ok(Some(done)) => Ok(done),
+                    Err(stop) => Err(stop),
+                }
             }
         };
         match result {
@@ -199,7 +212,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         }
     }
 
-    async fn delete_row(&self, row: &Row) -> Result<Done, Stop> {
+    /// `None`: the name is alive under another storage policy.
+    async fn delete_row(&self, row: &Row) -> Result<Option<Done>, Stop> {
         let rows = match self.databases.rows_of(&self.replica, &row.name).await {
             Ok(rows) => rows,
             Err(error) => return Err(Held::new(HoldReason::SourceFailed, error.to_string()).into()),
@@ -207,7 +221,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let alive = rows
             .iter()
             .any(|row| !matches!(row, crate::databases::ReadRow::Row(row) if row.deleted));
-        self.work.delete(&self.replica.container, row, alive).await
+        if alive {
+            return Ok(None);
+        }
+        self.work.delete(&self.replica.container, row).await.map(Some)
     }
 
     async fn hold(&self, rowid: i64, name: &str, held: &Held) -> End {

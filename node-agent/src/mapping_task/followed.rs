@@ -1,6 +1,6 @@
 //! One database as its mapping's task keeps it in memory between turns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onespace_core::report::Pending;
 use onespace_core::timestamp::Timestamp;
@@ -13,6 +13,9 @@ use crate::state::{DatabaseKey, Progress};
 /// again, whatever its signature says.
 const UNSETTLED: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// How long a lane that got nowhere rests.
+const REST: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A followed database.
 #[derive(Debug)]
 pub(crate) struct Followed {
@@ -24,8 +27,14 @@ pub(crate) struct Followed {
     pub listing: Listing,
     pub waits: Option<NotDue>,
     pub backlog: Backlog,
+    /// The backlog was counted before something changed.
+    pub recount: bool,
     /// When the database's last turn ended: whoever waited longest comes first.
     pub last_turn: u64,
+    /// It is another database now, or gone, or another's: it is let go of when its turns have ended.
+    pub leaving: bool,
+    /// Lanes that got nowhere are not tried again before this time.
+    rests: BTreeMap<Lane, Timestamp>,
     signature: Option<Signature>,
     changes: u64,
     follow_read: Option<u64>,
@@ -66,7 +75,10 @@ impl Followed {
                 exact: true,
                 oldest: None,
             },
+            recount: true,
             last_turn: 0,
+            leaving: false,
+            rests: BTreeMap::new(),
             signature: None,
             changes: 0,
             follow_read: None,
@@ -82,6 +94,7 @@ impl Followed {
         let unsettled = now.duration_since(modified) < UNSETTLED;
         if unsettled || signature.pending > 0 || self.signature.as_ref() != Some(&signature) {
             self.changes += 1;
+            self.recount = true;
         }
         self.signature = Some(signature);
     }
@@ -100,29 +113,46 @@ impl Followed {
         }
     }
 
+    /// Notes that the file could not be looked at: the next look that succeeds counts as a change.
+    pub fn lost_sight(&mut self) {
+        self.signature = None;
+    }
+
+    /// A turn that got nowhere is not taken again at once: whatever is in its way needs time.
+    pub fn rest(&mut self, lane: Lane, now: Timestamp) {
+        self.rests.insert(lane, now.plus(REST));
+    }
+
+    /// Whether a turn of this lane may be started now.
+    pub fn may_start(&self, lane: Lane, now: Timestamp) -> bool {
+        !self.leaving
+            && self.signature.is_some()
+            && !self.running.contains(&lane)
+            && self.rests.get(&lane).is_none_or(|until| *until <= now)
+            && self.has_work(lane, now)
+    }
+
     /// Whether a turn of this lane may find work.
-    pub fn wants(&self, lane: Lane, now: Timestamp) -> bool {
-        if self.running.contains(&lane) || self.signature.is_none() {
-            return false;
-        }
+    fn has_work(&self, lane: Lane, now: Timestamp) -> bool {
         match lane {
             Lane::FirstPass => !self.progress.first_pass_done,
             Lane::Follow => match self.waits {
-                Some(waits) if waits.due > now => false,
-                Some(_) => true,
+                Some(waits) => waits.due <= now,
                 None => self.follow_read != Some(self.changes),
             },
             Lane::Deletes => self.deletes_read != Some(self.changes),
-            Lane::Retry => false,
+            Lane::Retry => true,
         }
     }
 
     /// Whether everything that is due is done. Rows that are not due do not count.
     pub fn is_idle(&self, now: Timestamp) -> bool {
-        self.running.is_empty()
-            && self.progress.first_pass_done
-            && [Lane::Follow, Lane::Deletes]
+        !self.leaving
+            && self.running.is_empty()
+            && self.signature.is_some()
+            && !self.recount
+            && [Lane::FirstPass, Lane::Follow, Lane::Deletes]
                 .into_iter()
-                .all(|lane| !self.wants(lane, now))
+                .all(|lane| !self.has_work(lane, now))
     }
 }

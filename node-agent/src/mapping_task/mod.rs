@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::databases::{DatabaseError, Databases, Signature};
 use crate::lanes::{Ended, Lane, Listing, Turn, TurnError};
 use crate::state::Held;
-use crate::stop::{from_remote, from_state};
+use crate::stop::{as_pause, from_remote, from_state};
 use crate::work::Work;
 use followed::{Backlog, Followed};
 use pause::Paused;
@@ -62,8 +62,13 @@ pub struct MappingTask<D, S, R, C> {
     turn_count: u64,
     retrying: bool,
     probing: bool,
+    looking: bool,
+    locating: bool,
+    counting: bool,
     probed: Option<Probed>,
     paused: Option<Paused>,
+    /// The pause that ended last, until work shows that it is over.
+    trial: Option<Paused>,
     held_set_full: bool,
     has_hope: bool,
     held: onespace_core::report::HeldReport,
@@ -85,11 +90,11 @@ enum Event {
         path: PathBuf,
         lane: Lane,
         changes: u64,
-        backlog: Option<Backlog>,
         result: Box<Result<(Ended, Listing), TurnError>>,
     },
     Probed(Result<(Capabilities, Permissions), RemoteError>),
     Looked(Vec<(PathBuf, Result<Signature, DatabaseError>)>),
+    Counted(Vec<(PathBuf, Option<Backlog>)>),
     Located(Result<crate::databases::Located, DatabaseError>),
 }
 
@@ -132,8 +137,12 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             turn_count: 0,
             retrying: false,
             probing: false,
+            looking: false,
+            locating: false,
+            counting: false,
             probed: None,
             paused: None,
+            trial: None,
             held_set_full: false,
             has_hope: false,
             held: onespace_core::report::HeldReport::default(),
@@ -166,12 +175,19 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Some(command) = self.commands.recv() => self.obey(command).await,
                 Some(event) = self.events.join_next() => match event {
                     Ok(event) => self.apply(event).await,
-                    Err(error) => tracing::error!(policy = %self.work.policy_name(), "a turn ended abnormally: {error}"),
+                    Err(error) => {
+                        tracing::error!(policy = %self.work.policy_name(), "a look ended abnormally: {error}");
+                        (self.probing, self.looking, self.locating, self.counting) = Default::default();
+                    }
                 },
                 _ = locate.tick() => self.spawn_locate(),
                 _ = look.tick() => {
                     self.spawn_look();
+                    self.spawn_count();
                     self.refresh_held().await;
+                    if self.has_nothing_to_do() {
+                        self.trial = None;
+                    }
                     self.publish();
                 }
             }
@@ -216,10 +232,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     async fn start_turns(&mut self) {
         let now = self.work.now();
         if let Some(paused) = &self.paused {
-            if paused.retry_at <= now {
-                self.spawn_probe();
+            if paused.retry_at > now {
+                return;
             }
-            return;
+            if self.probed.is_none() || pause::concerns_remote(paused.pause.reason) {
+                self.spawn_probe();
+                return;
+            }
+            self.resume();
         }
         if self.probed.is_none() {
             self.spawn_probe();
@@ -242,7 +262,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 let Some(db) = self.followed.get_mut(&path) else {
                     continue;
                 };
-                if running < TURNS && !stopped && db.wants(lane, now) {
+                if running < TURNS && !stopped && db.may_start(lane, now) {
                     self.spawn_turn(&path, lane, Vec::new());
                 }
             }
@@ -250,7 +270,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 
     async fn start_retries(&mut self, now: onespace_core::timestamp::Timestamp) {
-        if self.retrying || self.held.rows == 0 {
+        if self.retrying || self.held.rows == 0 || self.located.is_none() {
             return;
         }
         let due = match self.work.state.due(&self.work.mapping.id, now, RETRIES).await {
@@ -264,14 +284,28 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 .or_default()
                 .push(held);
         }
-        let paths: Vec<_> = self
-            .followed
-            .values()
-            .filter_map(|db| Some((db.replica.path.clone(), by_database.remove(&db.key.database)?)))
-            .collect();
-        for (path, held) in paths {
+        let mut turns = Vec::new();
+        for db in self.followed.values() {
+            if let Some(held) = by_database.remove(&db.key.database)
+                && db.may_start(Lane::Retry, now)
+            {
+                turns.push((db.replica.path.clone(), held));
+            }
+        }
+        for (path, held) in turns {
             self.retrying = true;
             self.spawn_turn(&path, Lane::Retry, held);
+        }
+        // Rows of databases that are not here now must not stand before the others'.
+        for database in by_database.into_keys() {
+            if let Err(error) = self
+                .work
+                .state
+                .postpone(&self.work.mapping.id, &database, now)
+                .await
+            {
+                return self.pause_for(from_state(&error));
+            }
         }
     }
 
@@ -299,7 +333,6 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             Listing::default()
         };
         self.events.spawn(async move {
-            let (databases, replica) = (turn.databases.clone(), turn.replica.clone());
             let result = match lane {
                 Lane::FirstPass => turn.first_pass(listing).await,
                 Lane::Retry => turn.retry(held).await.map(|ended| (ended, Listing::default())),
@@ -307,17 +340,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     turn.by_rowid(lane).await.map(|ended| (ended, Listing::default()))
                 }
             };
-            let result = Box::new(result);
-            let backlog = match &*result {
-                Ok((ended, _)) => report::backlog(&*databases, &replica, &ended.progress).await,
-                Err(_) => None,
-            };
             Event::Turn {
                 path,
                 lane,
                 changes,
-                backlog,
-                result,
+                result: Box::new(result),
             }
         });
     }
@@ -333,6 +360,9 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 
     fn spawn_locate(&mut self) {
+        if std::mem::replace(&mut self.locating, true) {
+            return;
+        }
         let (databases, mapping) = (self.databases.clone(), self.work.mapping.clone());
         self.events
             .spawn(async move { Event::Located(databases.locate(&mapping).await) });
@@ -340,7 +370,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
 
     fn spawn_look(&mut self) {
         let replicas: Vec<_> = self.followed.values().map(|db| db.replica.clone()).collect();
-        if replicas.is_empty() {
+        if replicas.is_empty() || std::mem::replace(&mut self.looking, true) {
             return;
         }
         let databases = self.databases.clone();
@@ -348,11 +378,41 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             .spawn(async move { Event::Looked(databases.signatures(replicas).await) });
     }
 
+    /// Counts anew what is left to do where something changed, whether or not the mapping can work: lag is shown also
+    /// while it is paused.
+    fn spawn_count(&mut self) {
+        if self.counting {
+            return;
+        }
+        let mut wanted = Vec::new();
+        for db in self.followed.values_mut().filter(|db| db.recount) {
+            db.recount = false;
+            wanted.push((db.replica.clone(), db.progress.clone()));
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        self.counting = true;
+        let databases = self.databases.clone();
+        self.events.spawn(async move {
+            let mut counted = Vec::with_capacity(wanted.len());
+            for (replica, progress) in wanted {
+                let backlog = report::backlog(&*databases, &replica, &progress).await;
+                counted.push((replica.path, backlog));
+            }
+            Event::Counted(counted)
+        });
+    }
+
     async fn apply(&mut self, event: Event) {
         let now = self.work.now();
         match event {
-            Event::Located(Ok(located)) => self.open_databases(located).await,
+            Event::Located(Ok(located)) => {
+                self.locating = false;
+                self.open_databases(located).await;
+            }
             Event::Located(Err(error)) => {
+                self.locating = false;
                 tracing::warn!(policy = %self.work.policy_name(), "databases cannot be located: {error}");
                 self.pause_for(Stop::Pause(Pause {
                     reason: PauseReason::SourceUnavailable,
@@ -361,11 +421,24 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }));
             }
             Event::Looked(signatures) => {
+                self.looking = false;
                 for (path, signature) in signatures {
                     match (signature, self.followed.get_mut(&path)) {
                         (Ok(signature), Some(db)) => db.saw(signature, now),
-                        (Err(error), Some(_)) => self.database_trouble(&path, &error),
+                        (Err(error), Some(db)) => {
+                            db.lost_sight();
+                            self.database_trouble(&path, &error);
+                        }
                         (_, None) => {}
+                    }
+                }
+            }
+            Event::Counted(counted) => {
+                self.counting = false;
+                for (path, backlog) in counted {
+                    // What cannot be read now is counted after the next turn that succeeds.
+                    if let (Some(db), Some(backlog)) = (self.followed.get_mut(&path), backlog) {
+                        db.backlog = backlog;
                     }
                 }
             }
@@ -374,7 +447,6 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 path,
                 lane,
                 changes,
-                backlog,
                 result,
             } => {
                 self.turn_count += 1;
@@ -388,29 +460,22 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     return;
                 };
                 db.running.remove(&lane);
+                db.recount |= result.is_ok();
                 db.last_turn = self.turn_count;
                 match *result {
-                    Ok((ended, listing)) => self.apply_turn(&path, lane, changes, backlog, ended, listing),
-                    Err(TurnError::Database(error)) => self.database_trouble(&path, &error),
-                    Err(TurnError::Replaced) => {
-                        if db.running.is_empty() {
-                            self.followed.remove(&path);
-                        }
+                    Ok((ended, listing)) => self.apply_turn(&path, lane, changes, ended, listing),
+                    Err(TurnError::Database(error)) => {
+                        db.rest(lane, now);
+                        self.database_trouble(&path, &error);
                     }
+                    Err(TurnError::Replaced) => db.leaving = true,
                 }
+                self.let_go();
             }
         }
     }
 
-    fn apply_turn(
-        &mut self,
-        path: &PathBuf,
-        lane: Lane,
-        changes: u64,
-        backlog: Option<Backlog>,
-        ended: Ended,
-        listing: Listing,
-    ) {
+    fn apply_turn(&mut self, path: &PathBuf, lane: Lane, changes: u64, ended: Ended, listing: Listing) {
         let Ended {
             totals,
             at_head,
@@ -426,7 +491,22 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         if held_changed || lane == Lane::Retry {
             self.held.rows = self.held.rows.max(1);
         }
+        if totals != Totals::default() {
+            self.trial = None;
+        }
+        let now = self.work.now();
         if let Some(db) = self.followed.get_mut(path) {
+            let got_on = match lane {
+                Lane::Follow => {
+                    progress.processed > db.progress.processed || waits.is_some_and(|waits| waits.due > now)
+                }
+                Lane::Deletes => progress.deletes > db.progress.deletes,
+                Lane::FirstPass => progress.after_name > db.progress.after_name,
+                Lane::Retry => false,
+            };
+            if !got_on && !at_head {
+                db.rest(lane, now);
+            }
             match lane {
                 Lane::Follow => {
                     db.progress.processed = progress.processed;
@@ -443,9 +523,6 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             }
             if at_head {
                 db.read_to_head(lane, changes);
-            }
-            if let Some(backlog) = backlog {
-                db.backlog = backlog;
             }
         }
         if let Some(pause) = pause {
@@ -469,29 +546,33 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 if let Some(pause) = missing {
                     return self.pause_for(Stop::Pause(pause));
                 }
-                if let Some(paused) = self.paused.take() {
-                    tracing::info!(
-                        policy = %self.work.policy_name(), reason = %paused.pause.reason, "the mapping goes on"
-                    );
-                }
+                self.resume();
             }
         }
     }
 
+    /// Tries again. Only work that succeeds shows that the pause is over: one more failure waits longer.
+    fn resume(&mut self) {
+        if let Some(paused) = self.paused.take() {
+            tracing::info!(
+                policy = %self.work.policy_name(), reason = %paused.pause.reason, "the mapping is tried again"
+            );
+            self.trial = Some(paused);
+        }
+    }
+
     fn pause_for(&mut self, stop: Stop) {
-        let pause = match stop {
-            Stop::Pause(pause) => pause,
-            Stop::Hold(held) => Pause {
-                reason: PauseReason::UnexpectedAnswer,
-                code: None,
-                message: held.message,
-            },
-        };
-        let is_new = self
-            .paused
+        let now = self.work.now();
+        // Several rows that fail together are one failure.
+        if self.paused.as_ref().is_some_and(|paused| paused.retry_at > now) {
+            return;
+        }
+        let pause = as_pause(stop);
+        let before = self.paused.take().or(self.trial.take());
+        if before
             .as_ref()
-            .is_none_or(|paused| paused.pause.reason != pause.reason);
-        if is_new {
+            .is_none_or(|before| before.pause.reason != pause.reason)
+        {
             tracing::warn!(
                 policy = %self.work.policy_name(), reason = %pause.reason, code = pause.code.as_deref().unwrap_or(""),
                 "the mapping pauses: {}", pause.message
@@ -504,23 +585,27 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             .0
             .bytes()
             .fold(0, |sum: u64, byte| sum * 31 % 9973 + u64::from(byte));
-        // Several rows that fail together are one failure.
-        let waits = self
-            .paused
-            .as_ref()
-            .is_some_and(|paused| paused.retry_at > self.work.now());
-        if is_new || !waits {
-            self.paused = Some(Paused::after(self.paused.as_ref(), pause, self.work.now(), salt));
-        }
+        self.paused = Some(Paused::after(before.as_ref(), pause, now, salt));
         self.publish();
+    }
+
+    /// Lets go of databases that are no longer ours and in which nothing runs; they are located anew at once.
+    fn let_go(&mut self) {
+        let before = self.followed.len();
+        self.followed
+            .retain(|_, db| !db.leaving || !db.running.is_empty());
+        if self.followed.len() < before {
+            self.spawn_locate();
+        }
     }
 
     fn database_trouble(&mut self, path: &PathBuf, error: &DatabaseError) {
         match error {
             DatabaseError::Gone(_) => {
-                if self.followed.get(path).is_some_and(|db| db.running.is_empty()) {
-                    self.followed.remove(path);
+                if let Some(db) = self.followed.get_mut(path) {
+                    db.leaving = true;
                 }
+                self.let_go();
             }
             DatabaseError::Busy(_) => {}
             DatabaseError::Damaged { .. }

@@ -77,7 +77,9 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     pub(super) async fn open_databases(&mut self, located: Located) {
         let mut unreadable = std::collections::BTreeSet::new();
         for replica in &located.replicas {
-            if self.followed.contains_key(&replica.path) {
+            if let Some(db) = self.followed.get_mut(&replica.path) {
+                // The ring gave this replica another part of the work, or another server: it is opened anew.
+                db.leaving |= db.replica != *replica;
                 continue;
             }
             match self.open_database(replica).await {
@@ -94,14 +96,18 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
             }
         }
-        self.unreadable = unreadable;
+        self.unreadable.retain(|path| self.followed.contains_key(path));
+        self.unreadable.extend(unreadable);
         let present: std::collections::BTreeSet<_> = located
             .replicas
             .iter()
             .map(|replica| replica.path.clone())
             .collect();
+        for (path, db) in &mut self.followed {
+            db.leaving |= !present.contains(path);
+        }
         self.followed
-            .retain(|path, db| present.contains(path) || !db.running.is_empty());
+            .retain(|_, db| !db.leaving || !db.running.is_empty());
         self.located = Some(located);
         self.spawn_look();
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use onespace_core::plan::Pause;
+use onespace_core::reason::PauseReason;
 use onespace_core::timestamp::Timestamp;
 
 /// The first wait.
@@ -32,6 +33,19 @@ impl Paused {
             tries,
         }
     }
+}
+
+/// Whether asking the remote can show that the pause is over.
+pub(crate) fn concerns_remote(reason: PauseReason) -> bool {
+    use PauseReason as P;
+    !matches!(
+        reason,
+        P::SourceUnavailable
+            | P::InternalEndpointRequired
+            | P::EndpointCannotDecrypt
+            | P::StateUnavailable
+            | P::HeldSetFull
+    )
 }
 
 /// Doubles from a second to a minute; up to a quarter is taken off by the salt.

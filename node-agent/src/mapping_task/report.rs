@@ -10,8 +10,9 @@ use onespace_stores::source::Source;
 
 use super::MappingTask;
 use super::followed::Backlog;
+use super::pause::{Paused, concerns_remote};
 use crate::clock::Clock;
-use crate::databases::{Databases, ReadRow, Replica};
+use crate::databases::{Databases, Located, ReadRow, Replica};
 use crate::state::Progress;
 use crate::stop::from_state;
 
@@ -66,6 +67,9 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         pending.oldest = oldest.map(rfc3339);
         let probed = self.probed.as_ref();
+        let remote_failure = self
+            .failure()
+            .filter(|paused| concerns_remote(paused.pause.reason));
         MappingReport {
             id: mapping.id.0.clone(),
             policy: Some(mapping.policy.clone()),
@@ -95,9 +99,9 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             },
             totals: self.totals,
             remote: RemoteReport {
-                reachable: probed.is_some() && self.paused.is_none(),
-                code: self.paused.as_ref().and_then(|paused| paused.pause.code.clone()),
-                since: self.paused.as_ref().map(|paused| rfc3339(paused.since)),
+                reachable: probed.is_some() && remote_failure.is_none(),
+                code: remote_failure.and_then(|paused| paused.pause.code.clone()),
+                since: remote_failure.map(|paused| rfc3339(paused.since)),
                 permissions: probed
                     .map(|probed| {
                         probed
@@ -126,7 +130,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Some(message.clone()),
             );
         }
-        if let Some(paused) = &self.paused {
+        if let Some(paused) = self.failure() {
             let pause = &paused.pause;
             return (
                 RunState::Paused,
@@ -146,17 +150,31 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
     }
 
+    /// The failure that the mapping waits out, or has not yet shown to be over.
+    fn failure(&self) -> Option<&Paused> {
+        self.paused.as_ref().or(self.trial.as_ref())
+    }
+
     /// Whether everything that is due is done, and every row that time may mend had its tries.
     fn is_idle(&self) -> bool {
-        let now = self.work.now();
         let still = self.refused.is_some() || self.is_suspended();
-        still
-            || (self.paused.is_none()
-                && self.probed.is_some()
-                && self.located.is_some()
-                && self.followed.values().all(|db| db.is_idle(now))
-                && !self.retrying
-                && (self.held_set_full || !self.has_hope))
+        still || (self.has_nothing_to_do() && self.trial.is_none() && (self.held_set_full || !self.has_hope))
+    }
+
+    /// Whether every database that is there is followed, and worked off.
+    pub(super) fn has_nothing_to_do(&self) -> bool {
+        let now = self.work.now();
+        let all_open = |located: &Located| {
+            located
+                .replicas
+                .iter()
+                .all(|replica| self.followed.contains_key(&replica.path))
+        };
+        self.paused.is_none()
+            && self.probed.is_some()
+            && !self.retrying
+            && self.located.as_ref().is_some_and(all_open)
+            && self.followed.values().all(|db| db.is_idle(now))
     }
 }
 

@@ -15,6 +15,9 @@ const SHOWN: i64 = 5;
 /// A name in a report is cut at so many bytes.
 const SHOWN_NAME: usize = 256;
 
+/// When rows of a database that is not there are looked at again.
+const ABSENT: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Which row waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldKey {
@@ -153,6 +156,29 @@ impl State {
                 },
             )?
             .collect()
+        })
+        .await
+    }
+
+    /// Puts off the due rows of a database that is not on this node now, so that they do not stand before others. It
+    /// counts as a try.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn postpone(
+        &self,
+        mapping: &MappingId,
+        database: &str,
+        now: Timestamp,
+    ) -> Result<(), StateError> {
+        let (mapping, database) = (mapping.0.clone(), database.to_owned());
+        let ticks = |time: Timestamp| i64::try_from(time.ticks()).unwrap_or(i64::MAX);
+        self.run(move |sql| {
+            sql.execute(
+                "UPDATE held SET next_try = ?, attempts = attempts + 1 WHERE mapping = ? AND db = ? AND next_try <= ?",
+                params![ticks(now.plus(ABSENT)), mapping, database, ticks(now)],
+            )
+            .map(|_| ())
         })
         .await
     }

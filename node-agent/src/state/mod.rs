@@ -8,7 +8,7 @@ mod held;
 mod progress;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -77,9 +77,19 @@ type Reply = Box<dyn FnOnce(Result<(), StateError>) + Send>;
 /// A handle on the state; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct State {
-    jobs: mpsc::SyncSender<JobBox>,
-    /// Keeps callers from blocking a runtime thread when the queue is full.
-    places: std::sync::Arc<tokio::sync::Semaphore>,
+    worker: Worker,
+}
+
+#[derive(Clone, Debug)]
+enum Worker {
+    /// A thread of its own.
+    Thread {
+        jobs: mpsc::SyncSender<JobBox>,
+        /// Keeps callers from blocking a runtime thread when the queue is full.
+        places: Arc<tokio::sync::Semaphore>,
+    },
+    /// The caller's thread.
+    Caller(Arc<Mutex<Connection>>),
 }
 
 struct JobBox(Job);
@@ -110,8 +120,22 @@ impl State {
             .spawn(move || serve(&connection, &queue))
             .map_err(|error| open_error(error.to_string()))?;
         Ok(Self {
-            jobs,
-            places: std::sync::Arc::new(tokio::sync::Semaphore::new(QUEUE)),
+            worker: Worker::Thread {
+                jobs,
+                places: Arc::new(tokio::sync::Semaphore::new(QUEUE)),
+            },
+        })
+    }
+
+    /// A state that is kept in memory, on the caller's thread: simulated time stands still while it works.
+    ///
+    /// # Errors
+    /// [`StateError`] when SQLite cannot be used.
+    pub fn in_memory() -> Result<Self, StateError> {
+        let connection = Connection::open_in_memory()?;
+        prepare(&connection, Path::new(":memory:"))?;
+        Ok(Self {
+            worker: Worker::Caller(Arc::new(Mutex::new(connection))),
         })
     }
 
@@ -120,7 +144,14 @@ impl State {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, StateError> {
-        let _place = self.places.acquire().await.map_err(|_| StateError::Closed)?;
+        let (jobs, places) = match &self.worker {
+            Worker::Thread { jobs, places } => (jobs, places),
+            Worker::Caller(connection) => {
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                return in_savepoint(&connection, work);
+            }
+        };
+        let _place = places.acquire().await.map_err(|_| StateError::Closed)?;
         let (answer, done) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             let result = connection.map_or(Err(StateError::Closed), |sql| in_savepoint(sql, work));
@@ -128,7 +159,7 @@ impl State {
                 let _ = answer.send(committed.and(result));
             })
         });
-        self.jobs.send(JobBox(job)).map_err(|_| StateError::Closed)?;
+        jobs.send(JobBox(job)).map_err(|_| StateError::Closed)?;
         done.await.map_err(|_| StateError::Closed)?
     }
 }

@@ -1,0 +1,419 @@
+//! What the work on a mapping does when things go wrong, in a world in memory whose time the test owns.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test cannot do without ends it"
+)]
+
+mod world;
+
+use std::time::Duration;
+
+use onespace_core::mapping::Mapping;
+use onespace_core::reason::PauseReason;
+use onespace_core::report::RunState;
+use onespace_core::row::RawRow;
+use onespace_core::timestamp::Timestamp;
+use onespace_node_agent::clock::Clock;
+use onespace_node_agent::databases::DatabaseError;
+use onespace_node_agent::mapping_task::Command;
+use onespace_node_agent::work::Limits;
+use onespace_stores::remote::RemoteError;
+use world::{
+    CONTAINER, Object, World, mapping, pass, path, paused, refused, settle, swift_row, tombstone_row,
+};
+
+const HOUR: u64 = 3600;
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_that_are_put_and_deleted_in_swift_come_and_go_at_the_remote() {
+    let world = World::new();
+    world.put(CONTAINER, "before", "1");
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    assert_eq!(world.at_remote("before").as_deref(), Some("1"));
+    world.put(CONTAINER, "later", "2");
+    world.put(CONTAINER, "before", "3");
+    let report = settle(&handle).await;
+    assert_eq!(world.at_remote("later").as_deref(), Some("2"));
+    assert_eq!(world.at_remote("before").as_deref(), Some("3"));
+    assert_eq!((report.held.rows, report.pending.rows), (0, 0));
+    world.delete(CONTAINER, "before");
+    settle(&handle).await;
+    assert_eq!(world.at_remote("before"), None);
+    assert_eq!(world.at_remote("later").as_deref(), Some("2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_not_due_does_not_keep_a_failed_row_before_it_waiting() {
+    let world = World::new();
+    let handle = world.start(Mapping {
+        copy_after: 30 * 24 * HOUR,
+        ..mapping()
+    });
+    settle(&handle).await;
+    world.things().remote_trouble = Some(paused(PauseReason::Unreachable));
+    // Delivered late, as the object updater does: due at once.
+    let old = Timestamp::from_unix_seconds(1_700_000_000);
+    let body = "old".into();
+    world.things().objects.insert(
+        (CONTAINER.into(), "old".into()),
+        Object::There { time: old, body },
+    );
+    world.insert(CONTAINER, swift_row("old", &old.to_string(), "old"));
+    world.put(CONTAINER, "new", "new");
+    pass(seconds(10)).await;
+    world.things().remote_trouble = None;
+    pass(seconds(120)).await;
+    assert_eq!(world.at_remote("old").as_deref(), Some("old"));
+    assert_eq!(world.at_remote("new"), None, "it is not due for a month");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tombstone_under_one_storage_policy_leaves_the_waiting_row_of_another() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    world.things().put_trouble.insert("x".into(), refused());
+    let time = world.store(CONTAINER, "x", "moved");
+    let moved = RawRow {
+        policy_index: 1,
+        ..swift_row("x", &time.to_string(), "moved")
+    };
+    world.insert(CONTAINER, moved);
+    assert_eq!(settle(&handle).await.held.rows, 1);
+    // What Swift's reconciler leaves behind under the policy that the object was in.
+    world.insert(CONTAINER, tombstone_row("x", &time.with_offset(1).to_string()));
+    assert_eq!(settle(&handle).await.held.rows, 1, "the live row still waits");
+    world.things().put_trouble.clear();
+    handle.commands.send(Command::Retry(None)).await.unwrap();
+    assert_eq!(settle(&handle).await.held.rows, 0);
+    assert_eq!(world.at_remote("x").as_deref(), Some("moved"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_was_replaced_is_worked_off_from_its_start() {
+    let world = World::new();
+    for name in ["a", "b", "c"] {
+        world.put(CONTAINER, name, name);
+    }
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    world.create(CONTAINER);
+    world.put(CONTAINER, "only in the new one", "1");
+    settle(&handle).await;
+    assert_eq!(world.at_remote("only in the new one").as_deref(), Some("1"));
+    world.put(CONTAINER, "followed", "2");
+    settle(&handle).await;
+    assert_eq!(world.at_remote("followed").as_deref(), Some("2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_cannot_be_read_is_neither_asked_all_the_time_nor_given_up() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    let (file, before) = (path(CONTAINER), world.things().databases[&path(CONTAINER)].reads);
+    let trouble = DatabaseError::NotCommitted {
+        path: file.clone(),
+        what: "connection refused".into(),
+    };
+    world.things().databases.get_mut(&file).unwrap().trouble = Some(trouble);
+    world.put(CONTAINER, "x", "1");
+    pass(seconds(60)).await;
+    let reads = world.things().databases[&file].reads - before;
+    assert!(reads < 150, "{reads} reads in a minute");
+    let report = handle.reports.borrow().clone();
+    assert_eq!((report.databases.unreadable, report.idle), (1, false));
+    world.things().databases.get_mut(&file).unwrap().trouble = None;
+    let report = settle(&handle).await;
+    assert_eq!(report.databases.unreadable, 0);
+    assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_cannot_be_opened_is_not_taken_for_one_that_is_done() {
+    let world = World::new();
+    world.put(CONTAINER, "x", "1");
+    let file = path(CONTAINER);
+    world.things().databases.get_mut(&file).unwrap().trouble = Some(DatabaseError::Busy(file.clone()));
+    let handle = world.start(mapping());
+    pass(seconds(30)).await;
+    assert!(!handle.reports.borrow().idle);
+    world.things().databases.get_mut(&file).unwrap().trouble = None;
+    settle(&handle).await;
+    assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_is_refused_pauses_the_mapping_and_is_shown() {
+    let world = World::new();
+    world.put(CONTAINER, "x", "1");
+    world.things().list_trouble = Some(refused());
+    let handle = world.start(mapping());
+    pass(seconds(60)).await;
+    let report = handle.reports.borrow().clone();
+    assert_eq!(report.state, RunState::Paused);
+    assert_eq!(report.reason.as_deref(), Some("UnexpectedAnswer"));
+    let listings = world
+        .things()
+        .requests
+        .iter()
+        .filter(|request| request.starts_with("LIST"))
+        .count();
+    assert!(listings < 15, "{listings} listings in a minute");
+    world.things().list_trouble = None;
+    settle(&handle).await;
+    assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_swift_that_is_down_costs_the_remote_nothing_and_is_shown_until_it_is_back() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    let probes = world.things().probes;
+    let requests = world.things().requests.len();
+    world.things().swift_is_down = true;
+    world.put(CONTAINER, "x", "1");
+    for _ in 0..300 {
+        pass(seconds(2)).await;
+        let report = handle.reports.borrow().clone();
+        assert_eq!(report.state, RunState::Paused);
+        assert!(report.remote.reachable, "the remote is not to blame");
+        assert_eq!(report.held.rows, 0, "no row is charged");
+        assert!(report.pending.oldest.is_some());
+    }
+    assert_eq!(world.things().probes, probes);
+    assert_eq!(world.things().requests.len(), requests);
+    world.things().swift_is_down = false;
+    let report = settle(&handle).await;
+    assert_eq!(report.state, RunState::Running);
+    assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_rows_of_a_database_that_is_gone_do_not_stand_before_others() {
+    let world = World::new();
+    world.create("gone");
+    let handle = world.start(Mapping {
+        source: onespace_core::mapping::Source {
+            account: "a".into(),
+            container: "/*".into(),
+        },
+        target: onespace_core::mapping::Target {
+            prefix: None,
+            ..mapping().target
+        },
+        ..mapping()
+    });
+    settle(&handle).await;
+    let altered = RemoteError::Altered {
+        stored: "1".into(),
+        sent: "2".into(),
+    };
+    let key = |container: &str, name: &str| {
+        onespace_core::naming::Namespace::new("a", container, None)
+            .object_key(name)
+            .unwrap()
+    };
+    for number in 0..150 {
+        let name = number.to_string();
+        world
+            .things()
+            .put_trouble
+            .insert(key("gone", &name), altered.clone());
+        world.put("gone", &name, "x");
+    }
+    pass(seconds(5)).await;
+    world.things().put_trouble.insert(key(CONTAINER, "x"), altered);
+    world.put(CONTAINER, "x", "1");
+    pass(seconds(5)).await;
+    assert_eq!(handle.reports.borrow().held.rows, 151);
+    world.things().databases.remove(&path("gone"));
+    pass(seconds(20)).await;
+    world.things().put_trouble.clear();
+    pass(seconds(600)).await;
+    assert_eq!(world.at_remote(&key(CONTAINER, "x")).as_deref(), Some("1"));
+    assert_eq!(handle.reports.borrow().held.rows, 150, "nothing is dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_held_set_stops_the_watermark_without_asking_all_the_time_and_drops_nothing() {
+    let world = World::new();
+    let handle = world.start_with(
+        mapping(),
+        Limits {
+            held: 3,
+            ..Limits::default()
+        },
+    );
+    settle(&handle).await;
+    let names = ["a", "b", "c", "d", "e", "f"];
+    for name in names {
+        world.things().put_trouble.insert(name.into(), refused());
+        world.put(CONTAINER, name, name);
+    }
+    world.put_at_remote("stranger's", "1");
+    world.delete(CONTAINER, "stranger's");
+    let before = world.things().requests.len();
+    pass(seconds(60)).await;
+    let requests = world.things().requests.len() - before;
+    assert!(requests < 400, "{requests} requests in a minute");
+    let report = handle.reports.borrow().clone();
+    assert_eq!((report.state, report.held.rows), (RunState::Paused, 3));
+    assert_eq!(report.reason.as_deref(), Some("HeldSetFull"));
+    world.things().put_trouble.clear();
+    handle.commands.send(Command::Retry(None)).await.unwrap();
+    let report = settle(&handle).await;
+    for name in names {
+        assert_eq!(world.at_remote(name).as_deref(), Some(name));
+    }
+    assert_eq!(
+        world.at_remote("stranger's").as_deref(),
+        Some("1"),
+        "it is not ours"
+    );
+    assert_eq!(report.held.rows, 1, "and that is shown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strangers_newer_object_is_neither_overwritten_nor_deleted() {
+    let world = World::new();
+    world.put(CONTAINER, "x", "ours");
+    pass(seconds(2 * HOUR)).await;
+    world.put_at_remote("x", "a stranger's");
+    let handle = world.start(mapping());
+    let report = settle(&handle).await;
+    assert_eq!(report.held.latest[0].reason, "RemoteNewer");
+    world.delete(CONTAINER, "x");
+    let report = settle(&handle).await;
+    assert_eq!(report.held.latest[0].reason, "NotOurs");
+    assert_eq!(world.at_remote("x").as_deref(), Some("a stranger's"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_equal_object_is_adopted_without_being_sent_and_deleted_with_its_original() {
+    let world = World::new();
+    world.put(CONTAINER, "x", "same");
+    pass(seconds(2 * HOUR)).await;
+    world.put_at_remote("x", "same");
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    assert!(
+        !world
+            .things()
+            .requests
+            .iter()
+            .any(|request| request.starts_with("PUT"))
+    );
+    world.delete(CONTAINER, "x");
+    settle(&handle).await;
+    assert_eq!(world.at_remote("x"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adopted_object_that_a_stranger_wrote_again_after_the_delete_stays() {
+    let world = World::new();
+    world.put(CONTAINER, "x", "same");
+    pass(seconds(2 * HOUR)).await;
+    world.put_at_remote("x", "same");
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    world.stop(handle).await;
+    world.delete(CONTAINER, "x");
+    pass(seconds(2 * HOUR)).await;
+    world.put_at_remote("x", "same");
+    let handle = world.start(mapping());
+    let report = settle(&handle).await;
+    assert_eq!(world.at_remote("x").as_deref(), Some("same"));
+    assert_eq!(report.held.latest[0].reason, "RemoteNewer");
+}
+
+/// Numbers that a seed determines (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// Users write and delete, databases are replaced, Swift, the remote and single keys fail, the agent restarts; in the
+/// end the remote holds exactly what Swift holds.
+async fn history(seed: u64) {
+    let world = World::new();
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mapping = Mapping {
+        copy_after: [0, 0, 20][dice.roll(3) as usize],
+        ..mapping()
+    };
+    let limits = Limits {
+        chunk: 1 + dice.roll(7) as usize,
+        ..Limits::default()
+    };
+    let mut handle = world.start_with(mapping.clone(), limits);
+    for step in 0..80 {
+        let name = format!("{}", dice.roll(9));
+        match dice.roll(20) {
+            0..=8 => world.put(CONTAINER, &name, &format!("{step}")),
+            9..=12 => world.delete(CONTAINER, &name),
+            13 => {
+                let down = dice.roll(2) == 0;
+                world.things().remote_trouble = down.then(|| paused(PauseReason::ServerError));
+            }
+            14 => world.things().swift_is_down = dice.roll(2) == 0,
+            15 => drop(world.things().put_trouble.insert(name, refused())),
+            16 => world.things().put_trouble.clear(),
+            17 if dice.roll(3) == 0 => world.replace(CONTAINER),
+            18 if dice.roll(2) == 0 => {
+                handle.task.abort();
+                let _ = (&mut handle.task).await;
+                handle = world.start_with(mapping.clone(), limits);
+            }
+            _ => {}
+        }
+        pass(Duration::from_millis(1 + dice.roll(4) * dice.roll(1500))).await;
+    }
+    {
+        let mut things = world.things();
+        things.remote_trouble = None;
+        things.swift_is_down = false;
+        things.put_trouble.clear();
+    }
+    pass(seconds(mapping.copy_after + 70)).await;
+    handle.commands.send(Command::Retry(None)).await.unwrap();
+    let report = settle(&handle).await;
+    let things = world.things();
+    for ((_, name), object) in &things.objects {
+        let copy = things.remote.get(name).map(|stored| &stored.body);
+        match object {
+            Object::There { body, .. } => {
+                assert_eq!(copy, Some(body), "seed {seed}, object {name}: {report:#?}");
+            }
+            Object::Deleted(_) => {
+                assert_eq!(copy, None, "seed {seed}, object {name} was deleted: {report:#?}");
+            }
+        }
+    }
+    assert_eq!(
+        (report.held.rows, report.pending.rows),
+        (0, 0),
+        "seed {seed}: {report:#?}"
+    );
+    assert!(world.clock.now() > Timestamp::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_meanwhile_in_the_end_the_remote_holds_what_swift_holds() {
+    for seed in 1..=10 {
+        history(seed).await;
+    }
+}

@@ -1,0 +1,245 @@
+//! A small world in memory: a Swift with container databases, a remote, a clock that the test owns.
+//!
+//! Nothing here has a thread or a socket, so under tokio's paused time every run of a test is the same run.
+
+mod remote;
+mod swift;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use onespace_core::mapping::{
+    CredentialRef, Encryption, Mapping, MappingId, MappingState, Mode, PolicyRef, Protocol, Source, Target,
+    Triggers,
+};
+use onespace_core::report::MappingReport;
+use onespace_core::row::RawRow;
+use onespace_core::select::Selector;
+use onespace_core::timestamp::Timestamp;
+use onespace_node_agent::claims::Claims;
+use onespace_node_agent::clock::Clock;
+use onespace_node_agent::databases::{DatabaseError, Replica};
+use onespace_node_agent::mapping_task::{Handle, MappingTask};
+use onespace_node_agent::state::State;
+use onespace_node_agent::turnstile::Turnstile;
+use onespace_node_agent::work::{Limits, Work};
+use onespace_stores::remote::{Capabilities, RemoteError};
+use tokio_util::sync::CancellationToken;
+
+pub use remote::{Stored, paused, refused};
+pub use swift::{Object, row as swift_row, tombstone as tombstone_row};
+
+/// The container of most tests.
+pub const CONTAINER: &str = "c";
+
+/// Tokio's clock as the time of day.
+#[derive(Clone, Copy, Debug)]
+pub struct TestClock(tokio::time::Instant);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000).plus(self.0.elapsed())
+    }
+}
+
+/// A container database.
+#[derive(Clone, Debug)]
+pub struct Db {
+    /// `container_info.id`.
+    pub id: String,
+    /// Rows by ROWID.
+    pub rows: BTreeMap<i64, RawRow>,
+    /// The highest ROWID ever given.
+    pub last: i64,
+    /// Every read fails with this.
+    pub trouble: Option<DatabaseError>,
+    /// How often rows were read.
+    pub reads: usize,
+    modified: Timestamp,
+}
+
+/// What the world is made of.
+#[derive(Debug, Default)]
+pub struct Things {
+    /// Container databases by path.
+    pub databases: BTreeMap<PathBuf, Db>,
+    created: usize,
+    /// What the object servers hold, by container and name.
+    pub objects: BTreeMap<(String, String), Object>,
+    /// Swift does not answer.
+    pub swift_is_down: bool,
+    /// What the remote holds.
+    pub remote: BTreeMap<String, Stored>,
+    /// Every request to the remote fails with this.
+    pub remote_trouble: Option<RemoteError>,
+    /// Every PUT of this key fails with this.
+    pub put_trouble: BTreeMap<String, RemoteError>,
+    /// Every listing fails with this.
+    pub list_trouble: Option<RemoteError>,
+    /// How often the remote was probed.
+    pub probes: usize,
+    /// Every request to the remote, as `PUT key`.
+    pub requests: Vec<String>,
+}
+
+/// The world; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct World {
+    things: Arc<Mutex<Things>>,
+    /// Its clock.
+    pub clock: TestClock,
+    /// Survives restarts of a mapping's task.
+    pub state: State,
+}
+
+impl World {
+    /// An empty one, with one container.
+    pub fn new() -> Self {
+        let world = Self {
+            things: Arc::default(),
+            clock: TestClock(tokio::time::Instant::now()),
+            state: State::in_memory().unwrap(),
+        };
+        world.create(CONTAINER);
+        world
+    }
+
+    /// Access to all of it. Not to be held over an await.
+    pub fn things(&self) -> MutexGuard<'_, Things> {
+        self.things.lock().unwrap()
+    }
+
+    /// A new container database, in the place of an old one.
+    pub fn create(&self, container: &str) {
+        let mut things = self.things();
+        things.created += 1;
+        let database = Db {
+            id: format!("{container}-{}", things.created),
+            rows: BTreeMap::new(),
+            last: 0,
+            trouble: None,
+            reads: 0,
+            modified: self.clock.now(),
+        };
+        things.databases.insert(path(container), database);
+    }
+
+    /// What replication does to a replica that lags far behind: a copy with another id and other ROWIDs takes its place.
+    pub fn replace(&self, container: &str) {
+        let old = self.things().databases[&path(container)].rows.clone();
+        self.create(container);
+        for row in old.into_values().rev() {
+            self.insert(container, row);
+        }
+    }
+
+    /// Starts the work on a mapping, with what an earlier task left in the state.
+    pub fn start(&self, mapping: Mapping) -> Handle {
+        self.start_with(mapping, Limits::default())
+    }
+
+    /// The same with other limits.
+    pub fn start_with(&self, mapping: Mapping, limits: Limits) -> Handle {
+        let selector = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref()).unwrap();
+        let work = Work {
+            mapping: Arc::new(mapping),
+            selector: Arc::new(selector),
+            source: Arc::new(self.clone()),
+            remote: Arc::new(self.clone()),
+            capabilities: Arc::new(Capabilities::default()),
+            state: self.state.clone(),
+            claims: Claims::default(),
+            turnstile: Turnstile::new(8),
+            clock: self.clock,
+            limits,
+            others_allowed: Arc::default(),
+        };
+        MappingTask::start(work, Arc::new(self.clone()), CancellationToken::new())
+    }
+
+    /// Ends a task as a restart of the agent would.
+    pub async fn stop(&self, handle: Handle) {
+        handle.cancel.cancel();
+        handle.task.await.unwrap();
+    }
+}
+
+/// Where a container's database is.
+pub fn path(container: &str) -> PathBuf {
+    Path::new("/srv").join(container)
+}
+
+fn replica(container: &str) -> Replica {
+    Replica {
+        path: path(container),
+        server: "127.0.0.1:6201".into(),
+        device: "d1".into(),
+        partition: 0,
+        account: "a".into(),
+        container: container.into(),
+        index: 0,
+        replicas: 1,
+    }
+}
+
+/// A mapping of the container, with keys as they are.
+pub fn mapping() -> Mapping {
+    Mapping {
+        id: MappingId("00112233445566778899aabbccddeeff".into()),
+        starts_over: "1".into(),
+        policy: PolicyRef {
+            namespace: "swift".into(),
+            name: "test".into(),
+            generation: 1,
+        },
+        state: MappingState::Active,
+        requires: Vec::new(),
+        mode: Mode::Sync,
+        source: Source {
+            account: "a".into(),
+            container: CONTAINER.into(),
+        },
+        carved_out: Vec::new(),
+        target: Target {
+            protocol: Protocol::S3,
+            endpoint: None,
+            region: "us-east-1".into(),
+            bucket: "b".into(),
+            prefix: Some(String::new()),
+            credential: CredentialRef("x".into()),
+            ca_bundle: None,
+            http_proxy: None,
+            path_style: None,
+            request_checksums: None,
+            encryption: Encryption::None,
+            storage_class: None,
+        },
+        copy_after: 0,
+        retain_local_segments: true,
+        propagate_delete: true,
+        exclude: None,
+        select: None,
+        min_segment_size: 5 << 20,
+        triggers: Triggers::default(),
+    }
+}
+
+/// Lets time pass.
+pub async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// Waits until nothing that is due is left; fails when that takes more than ten minutes of the world's time.
+pub async fn settle(handle: &Handle) -> MappingReport {
+    // What happened just now must be seen first.
+    pass(Duration::from_secs(6)).await;
+    let mut reports = handle.reports.clone();
+    let settled =
+        tokio::time::timeout(Duration::from_secs(600), reports.wait_for(|report| report.idle)).await;
+    match settled {
+        Ok(report) => report.unwrap().clone(),
+        Err(_) => panic!("never idle: {:#?}", handle.reports.borrow()),
+    }
+}
