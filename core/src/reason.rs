@@ -74,6 +74,8 @@ reasons! {
         Refused,
         /// The remote denies access to this key, though it grants it to others.
         KeyForbidden,
+        /// The remote fails for this key again and again, though it works for others.
+        RemoteFailed,
         /// The row itself cannot be read (an unknown form of timestamp, a damaged value).
         UnreadableRow,
         /// The object changed while it was copied.

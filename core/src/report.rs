@@ -34,7 +34,8 @@ pub struct Report {
     pub agent: AgentInfo,
     /// What configuration runs.
     pub config: ConfigReport,
-    /// `BOOT:N`: grows with every change; a revision of another boot gets a full answer.
+    /// `BOOT:N`: grows with every change; a revision of another boot gets a full answer. Of an answer in pages the
+    /// first page's is the one to go on from: a mapping of an earlier page may change before a later page is read.
     pub revision: String,
     /// Whether every mapping stands here, or only those that changed since the revision that was asked for.
     pub full: bool,

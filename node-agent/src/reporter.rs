@@ -151,3 +151,117 @@ impl Seen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Entry;
+
+    /// What the supervisor shows of mappings of these ids, and the ends that they report through.
+    struct Shown {
+        running: watch::Sender<Running>,
+        reports: BTreeMap<String, watch::Sender<MappingReport>>,
+    }
+
+    impl Shown {
+        fn new() -> (Self, Reporter) {
+            let (running, shown) = watch::channel(Running::default());
+            let reports = BTreeMap::new();
+            (
+                Self { running, reports },
+                Reporter::new("node".into(), "boot".into(), shown),
+            )
+        }
+
+        fn set(&mut self, id: &str, rows: u64) {
+            let mut report = MappingReport {
+                id: id.into(),
+                ..MappingReport::default()
+            };
+            report.pending.rows = rows;
+            if let Some(sender) = self.reports.get(id) {
+                sender.send_replace(report);
+                return;
+            }
+            let (sender, reports) = watch::channel(report);
+            let (commands, _) = tokio::sync::mpsc::channel(1);
+            self.reports.insert(id.into(), sender);
+            let entry = Entry { reports, commands };
+            self.running
+                .send_modify(|running| drop(running.mappings.insert(MappingId(id.into()), entry)));
+        }
+
+        fn remove(&mut self, id: &str) {
+            self.reports.remove(id);
+            self.running
+                .send_modify(|running| drop(running.mappings.remove(&MappingId(id.into()))));
+        }
+    }
+
+    fn ids(report: &Report) -> Vec<&str> {
+        report
+            .mappings
+            .iter()
+            .map(|mapping| mapping.id.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn only_what_changed_since_a_revision_is_shown() {
+        let (mut shown, reporter) = Shown::new();
+        shown.set("a", 1);
+        shown.set("b", 1);
+        let first = reporter.report(None, None, LIMIT);
+        assert!(first.full);
+        assert_eq!(ids(&first), ["a", "b"]);
+        let since = |revision: &str| reporter.report(Some(revision), None, LIMIT);
+        assert_eq!(ids(&since(&first.revision)), [""; 0]);
+        shown.set("b", 2);
+        shown.remove("a");
+        let second = since(&first.revision);
+        assert!(!second.full);
+        assert_eq!(ids(&second), ["b"]);
+        assert_eq!(second.removed, [MappingId("a".into())]);
+        assert_eq!(since(&second.revision).removed, []);
+    }
+
+    #[test]
+    fn a_revision_of_another_start_gets_a_full_answer() {
+        let (mut shown, reporter) = Shown::new();
+        shown.set("a", 1);
+        for revision in ["other:1", "boot:x", "boot", ""] {
+            let report = reporter.report(Some(revision), None, LIMIT);
+            assert!(report.full, "{revision}");
+            assert_eq!(ids(&report), ["a"]);
+        }
+    }
+
+    #[test]
+    fn whoever_asks_from_before_a_forgotten_removal_gets_a_full_answer() {
+        let (mut shown, reporter) = Shown::new();
+        for number in 0..=REMEMBERED {
+            shown.set(&number.to_string(), 1);
+        }
+        let before = reporter.report(None, None, 1).revision;
+        for number in 0..=REMEMBERED {
+            shown.remove(&number.to_string());
+        }
+        let report = reporter.report(Some(&before), None, LIMIT);
+        assert!(report.full && report.removed.is_empty());
+    }
+
+    #[test]
+    fn pages_followed_from_the_first_ones_revision_miss_no_change() {
+        let (mut shown, reporter) = Shown::new();
+        for id in ["a", "b", "c"] {
+            shown.set(id, 1);
+        }
+        let first = reporter.report(None, None, 2);
+        assert_eq!((ids(&first), first.next.as_deref()), (vec!["a", "b"], Some("b")));
+        // Between two pages: on the first, and therefore only seen from its revision on.
+        shown.set("a", 2);
+        let second = reporter.report(None, first.next.as_deref(), 2);
+        assert_eq!((ids(&second), second.next.as_deref()), (vec!["c"], None));
+        assert_eq!(ids(&reporter.report(Some(&first.revision), None, 2)), ["a"]);
+    }
+}

@@ -334,6 +334,37 @@ async fn an_adopted_object_that_a_stranger_wrote_again_after_the_delete_stays() 
     assert_eq!(report.held.latest[0].reason, "RemoteNewer");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_row_at_which_the_remote_always_breaks_off_does_not_keep_the_rows_behind_it_waiting() {
+    let world = World::new();
+    let limits = Limits {
+        chunk: 5,
+        ..Limits::default()
+    };
+    let handle = world.start_with(mapping(), limits);
+    settle(&handle).await;
+    world.put(CONTAINER, "poison", "1");
+    world
+        .things()
+        .put_trouble
+        .insert("poison".into(), paused(PauseReason::Unreachable));
+    for number in 0..20 {
+        world.put(CONTAINER, &number.to_string(), "x");
+    }
+    pass(seconds(60)).await;
+    let report = handle.reports.borrow().clone();
+    assert_eq!(
+        (report.held.rows, report.held.latest[0].reason.as_str()),
+        (1, "RemoteFailed")
+    );
+    for number in 0..20 {
+        assert!(world.at_remote(&number.to_string()).is_some(), "{number}");
+    }
+    world.things().put_trouble.clear();
+    settle(&handle).await;
+    assert_eq!(world.at_remote("poison").as_deref(), Some("1"));
+}
+
 /// Numbers that a seed determines (xorshift).
 struct Dice(u64);
 

@@ -82,6 +82,23 @@ pub struct Pause {
     pub message: String,
 }
 
+/// A failure that looks like the whole remote's (or Swift's), met again and again by one row while others succeed, is
+/// that row's own: it must not keep the rows behind it waiting. `None`: this one is never a row's.
+#[must_use]
+pub fn of_one_row(pause: &Pause) -> Option<Held> {
+    use PauseReason as P;
+    let reason = match pause.reason {
+        P::Unreachable | P::Timeout | P::ServerError | P::UnexpectedAnswer => HoldReason::RemoteFailed,
+        P::SourceUnavailable => HoldReason::SourceFailed,
+        _ => return None,
+    };
+    let message = format!(
+        "this fails again and again, though other objects succeed: {}",
+        pause.message
+    );
+    Some(Held::new(reason, message))
+}
+
 /// Whether waiting alone can mend a held row. What cannot is tried again on request, or when the policy changes.
 #[must_use]
 pub fn mends_itself(reason: HoldReason) -> bool {
@@ -94,7 +111,8 @@ pub fn mends_itself(reason: HoldReason) -> bool {
         | R::SourceFailed
         | R::BodyAltered
         | R::ChangedMeanwhile
-        | R::KeyForbidden => true,
+        | R::KeyForbidden
+        | R::RemoteFailed => true,
         R::NameNotRepresentable
         | R::ReservedName
         | R::MetadataNotRepresentable

@@ -14,6 +14,7 @@ mod first_pass;
 mod retry;
 mod turn;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use onespace_core::naming;
@@ -61,6 +62,8 @@ pub struct Turn<D, S, R, C> {
     pub followed_since: Timestamp,
     /// The row that was not due at the last turn.
     pub waited: Option<NotDue>,
+    /// Rows that made the mapping pause again and again while others succeeded.
+    pub suspects: BTreeSet<i64>,
     /// Stops the turn at the next row.
     pub halt: CancellationToken,
 }
@@ -76,6 +79,8 @@ pub struct Ended {
     pub waits: Option<NotDue>,
     /// The mapping must pause.
     pub pause: Option<Pause>,
+    /// Rows that made it pause.
+    pub failed: Vec<i64>,
     /// There was no place for a row that has to wait.
     pub held_set_full: bool,
     /// Rows were held, or held rows settled.

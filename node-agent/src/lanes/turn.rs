@@ -4,7 +4,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::window::Window;
-use onespace_core::plan::{Done, Held, Pause, Stop};
+use onespace_core::plan::{Done, Held, Pause, Stop, of_one_row};
 use onespace_core::reason::{HoldReason, PauseReason};
 use onespace_core::report::Totals;
 use onespace_core::row::Row;
@@ -52,6 +52,8 @@ pub(crate) struct Worked<P> {
     pub settled: Vec<(String, i64)>,
     pub adopted: Vec<Adopted>,
     pub pause: Option<Pause>,
+    /// Rows that made it pause.
+    pub failed: Vec<i64>,
     pub held_set_full: bool,
     pub held_changed: bool,
     /// Every row was done or durably held.
@@ -83,6 +85,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             settled: Vec::new(),
             adopted: Vec::new(),
             pause: None,
+            failed: Vec::new(),
             held_set_full: false,
             held_changed: false,
             whole: true,
@@ -143,6 +146,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     false
                 }
                 End::Pause(pause) => {
+                    worked.failed.push(row.1);
                     worked.pause.get_or_insert(pause);
                     false
                 }
@@ -207,7 +211,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     End::Pause(pause)
                 }
             }
-            Err(Stop::Pause(pause)) => End::Pause(pause),
+            Err(Stop::Pause(pause)) => match of_one_row(&pause) {
+                Some(held) if self.suspects.contains(&rowid) => self.hold(rowid, name, &held).await,
+                _ => End::Pause(pause),
+            },
             Err(Stop::Hold(held)) => self.hold(rowid, name, &held).await,
         }
     }
@@ -259,6 +266,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             settled,
             adopted,
             mut pause,
+            failed,
             held_set_full,
             held_changed,
             whole: _,
@@ -281,6 +289,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         Ended {
             totals: counted,
             pause,
+            failed,
             held_set_full,
             held_changed,
             progress,

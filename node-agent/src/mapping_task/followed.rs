@@ -16,6 +16,9 @@ const UNSETTLED: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long a lane that got nowhere rests.
 const REST: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How often a row may make the mapping pause while others succeed.
+const PAUSES: u32 = 2;
+
 /// A followed database.
 #[derive(Debug)]
 pub(crate) struct Followed {
@@ -35,6 +38,8 @@ pub(crate) struct Followed {
     pub leaving: bool,
     /// Lanes that got nowhere are not tried again before this time.
     rests: BTreeMap<Lane, Timestamp>,
+    /// How often in a row these rows made a turn pause while others of it succeeded. One turn's rows at most.
+    blamed: BTreeMap<Lane, BTreeMap<i64, u32>>,
     signature: Option<Signature>,
     changes: u64,
     follow_read: Option<u64>,
@@ -79,6 +84,7 @@ impl Followed {
             last_turn: 0,
             leaving: false,
             rests: BTreeMap::new(),
+            blamed: BTreeMap::new(),
             signature: None,
             changes: 0,
             follow_read: None,
@@ -121,6 +127,25 @@ impl Followed {
     /// A turn that got nowhere is not taken again at once: whatever is in its way needs time.
     pub fn rest(&mut self, lane: Lane, now: Timestamp) {
         self.rests.insert(lane, now.plus(REST));
+    }
+
+    /// Notes which rows made a turn pause.
+    pub fn blame(&mut self, lane: Lane, failed: &[i64], others_succeeded: bool) {
+        let before = self.blamed.remove(&lane).unwrap_or_default();
+        let count = |row: &i64| before.get(row).copied().unwrap_or(0) + u32::from(others_succeeded);
+        let now: BTreeMap<i64, u32> = failed.iter().map(|row| (*row, count(row))).collect();
+        if !now.is_empty() {
+            self.blamed.insert(lane, now);
+        }
+    }
+
+    /// Rows whose next failure is their own.
+    pub fn suspects(&self, lane: Lane) -> BTreeSet<i64> {
+        let blamed = self.blamed.get(&lane).into_iter().flatten();
+        blamed
+            .filter(|(_, times)| **times >= PAUSES)
+            .map(|(row, _)| *row)
+            .collect()
     }
 
     /// Whether a turn of this lane may be started now.

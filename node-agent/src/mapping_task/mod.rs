@@ -324,6 +324,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             began_with: db.progress.clone(),
             followed_since: db.followed_since,
             waited: db.waits,
+            suspects: db.suspects(lane),
             halt: self.cancel.clone(),
         };
         let (path, changes) = (path.clone(), db.changes());
@@ -481,6 +482,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             at_head,
             waits,
             pause,
+            failed,
             held_set_full,
             held_changed,
             progress,
@@ -504,6 +506,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Lane::FirstPass => progress.after_name > db.progress.after_name,
                 Lane::Retry => false,
             };
+            db.blame(lane, &failed, totals != Totals::default());
             if !got_on && !at_head {
                 db.rest(lane, now);
             }

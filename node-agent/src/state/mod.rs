@@ -6,6 +6,8 @@
 
 mod held;
 mod progress;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};

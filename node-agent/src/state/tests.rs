@@ -1,0 +1,193 @@
+use onespace_core::mapping::{MappingId, Mode};
+use onespace_core::plan;
+use onespace_core::reason::HoldReason;
+use onespace_core::report::Totals;
+use onespace_core::timestamp::Timestamp;
+
+use super::*;
+
+fn key(database: &str) -> DatabaseKey {
+    DatabaseKey {
+        mapping: MappingId("m".into()),
+        database: database.into(),
+        container: "c".into(),
+    }
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_seconds(seconds)
+}
+
+/// Holds row `row` of the name at the time `seconds`.
+async fn hold(state: &State, name: &str, row: i64, reason: HoldReason, seconds: u64) -> Kept {
+    let key = HeldKey {
+        database: key("db"),
+        name: name.into(),
+    };
+    let held = plan::Held::new(reason, "why");
+    state.hold(&key, row, &held, at(seconds), 2).await.unwrap()
+}
+
+async fn due(state: &State, seconds: u64) -> Vec<(String, i64, u32)> {
+    let due = state.due(&MappingId("m".into()), at(seconds), 100).await.unwrap();
+    due.into_iter()
+        .map(|held| (held.key.name, held.row, held.attempts))
+        .collect()
+}
+
+async fn settle(state: &State, name: &str, row: i64) {
+    let step = Advance {
+        to: Watermark::Unmoved,
+        totals: Totals::default(),
+        settled: vec![(name.into(), row)],
+        adopted: Vec::new(),
+    };
+    state.advance(&key("db"), step).await.unwrap();
+}
+
+const MENDS: HoldReason = HoldReason::SourceBehind;
+
+#[tokio::test]
+async fn what_was_recorded_is_there_after_a_restart_and_a_second_agent_is_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let progress = Progress {
+        high: 5,
+        processed: 5,
+        ..Progress::default()
+    };
+    {
+        let state = State::open(folder.path()).unwrap();
+        let opened = state
+            .open_mapping(&key("db").mapping, Mode::Sync, "1")
+            .await
+            .unwrap();
+        assert!(matches!(opened, Opened::Found(_)));
+        state
+            .begin(&key("db"), Path::new("/x"), &progress, None)
+            .await
+            .unwrap();
+        let step = Advance {
+            to: Watermark::Processed {
+                rowid: 9,
+                name: Some("n".into()),
+            },
+            totals: Totals {
+                objects: 3,
+                ..Totals::default()
+            },
+            settled: Vec::new(),
+            adopted: Vec::new(),
+        };
+        state.advance(&key("db"), step).await.unwrap();
+        hold(&state, "x", 7, MENDS, 0).await;
+        assert!(matches!(
+            State::open(folder.path()),
+            Err(StateError::InUse { .. })
+        ));
+    }
+    // The thread that owns the file ends soon after its last handle.
+    let state = loop {
+        match State::open(folder.path()) {
+            Ok(state) => break state,
+            Err(StateError::InUse { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let found = state.progress(&key("db")).await.unwrap().unwrap();
+    assert_eq!(
+        (found.high, found.processed, found.processed_name.as_deref()),
+        (5, 9, Some("n"))
+    );
+    assert_eq!(due(&state, 10).await, [("x".to_owned(), 7, 1)]);
+    let Opened::Found(mapping) = state
+        .open_mapping(&key("db").mapping, Mode::Sync, "1")
+        .await
+        .unwrap()
+    else {
+        panic!("its mode did not change");
+    };
+    assert_eq!(mapping.totals.objects, 3);
+}
+
+#[tokio::test]
+async fn a_mapping_of_another_mode_is_refused_and_one_that_starts_over_forgets_rows_but_not_totals() {
+    let state = State::in_memory().unwrap();
+    let id = key("db").mapping;
+    state.open_mapping(&id, Mode::Sync, "1").await.unwrap();
+    state
+        .begin(&key("db"), Path::new("/x"), &Progress::default(), None)
+        .await
+        .unwrap();
+    hold(&state, "x", 7, MENDS, 0).await;
+    assert!(matches!(
+        state.open_mapping(&id, Mode::Archive, "1").await.unwrap(),
+        Opened::ModeChanged { .. }
+    ));
+    assert!(state.progress(&key("db")).await.unwrap().is_some());
+    state.open_mapping(&id, Mode::Sync, "2").await.unwrap();
+    assert_eq!(state.progress(&key("db")).await.unwrap(), None);
+    assert!(due(&state, 100).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_later_row_replaces_an_entry_and_an_earlier_one_changes_nothing() {
+    let state = State::in_memory().unwrap();
+    hold(&state, "x", 7, MENDS, 0).await;
+    hold(&state, "x", 7, MENDS, 10).await;
+    assert_eq!(due(&state, 20).await, [("x".to_owned(), 7, 2)]);
+    hold(&state, "x", 9, MENDS, 20).await;
+    assert_eq!(
+        due(&state, 30).await,
+        [("x".to_owned(), 9, 1)],
+        "its count begins anew"
+    );
+    hold(&state, "x", 7, MENDS, 30).await;
+    assert_eq!(due(&state, 30).await, [("x".to_owned(), 9, 1)]);
+    settle(&state, "x", 7).await;
+    assert_eq!(due(&state, 30).await.len(), 1, "a later row still waits");
+    settle(&state, "x", 9).await;
+    assert!(due(&state, 30).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_full_set_takes_no_new_name_and_drops_none() {
+    let state = State::in_memory().unwrap();
+    assert_eq!(hold(&state, "a", 1, MENDS, 0).await, Kept::Yes);
+    assert_eq!(hold(&state, "b", 2, MENDS, 0).await, Kept::Yes);
+    assert_eq!(hold(&state, "c", 3, MENDS, 0).await, Kept::Full);
+    assert_eq!(
+        hold(&state, "a", 4, MENDS, 0).await,
+        Kept::Yes,
+        "it has its place already"
+    );
+    let report = state.held_report(&key("db").mapping, 2).await.unwrap();
+    assert_eq!((report.rows, report.full), (2, true));
+}
+
+#[tokio::test]
+async fn what_time_cannot_mend_is_tried_again_only_when_asked_for() {
+    let state = State::in_memory().unwrap();
+    let id = key("db").mapping;
+    state.open_mapping(&id, Mode::Sync, "1").await.unwrap();
+    hold(&state, "x", 1, HoldReason::Refused, 0).await;
+    assert!(due(&state, 1_000_000).await.is_empty());
+    assert!(!state.has_hope(&id, 3).await.unwrap());
+    assert!(state.retry_name(&id, "c", "x", at(5)).await.unwrap());
+    assert_eq!(due(&state, 5).await.len(), 1);
+    hold(&state, "x", 1, HoldReason::Refused, 5).await;
+    assert!(due(&state, 1_000_000).await.is_empty());
+    state
+        .handle_retry(&id, Some("token".into()), at(6))
+        .await
+        .unwrap();
+    assert_eq!(due(&state, 6).await.len(), 1);
+}
+
+#[tokio::test]
+async fn rows_of_an_absent_database_are_put_off_and_not_forgotten() {
+    let state = State::in_memory().unwrap();
+    hold(&state, "x", 1, MENDS, 0).await;
+    state.postpone(&key("db").mapping, "db", at(10)).await.unwrap();
+    assert!(due(&state, 60).await.is_empty());
+    assert_eq!(due(&state, 70).await, [("x".to_owned(), 1, 2)]);
+}
