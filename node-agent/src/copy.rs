@@ -7,7 +7,7 @@ use onespace_core::metadata;
 use onespace_core::naming::Namespace;
 use onespace_core::parts;
 use onespace_core::plan::copy::{
-    Ask, Expected, Look, Step, Times, Trust, after_look, after_read, may_go_unseen,
+    Ask, Expected, Look, Step, Times, Trust, after_look, after_read, after_repost, may_go_unseen,
 };
 use onespace_core::plan::{Done, Held, Stop};
 use onespace_core::reason::HoldReason;
@@ -52,13 +52,13 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
     pub async fn copy(&self, container: &str, row: &Row, trust: Trust) -> Result<Done, Stop> {
         let job = self.job(container, row)?;
         if !may_go_unseen(row, trust, self.capabilities.put_if_absent, self.limits.replay) {
-            return self.look_and_copy(&job, None).await;
+            return self.look_and_copy(&job, trust, None).await;
         }
         let Some((found, body)) = self.find(&job, Want::Body, false).await? else {
             return Ok(Done::Superseded);
         };
         if found.object.static_large_object || found.object.size > self.limits.replay {
-            return self.look_and_copy(&job, None).await;
+            return self.look_and_copy(&job, trust, None).await;
         }
         if !self.selector.by_metadata(&found.object) {
             return Ok(Done::LeftAlone);
@@ -70,7 +70,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             .await
         {
             Ok(done) => Ok(done),
-            Err(RemoteError::ConditionFailed) => self.look_and_copy(&job, Some((found, bytes))).await,
+            Err(RemoteError::ConditionFailed) => self.look_and_copy(&job, trust, Some((found, bytes))).await,
             Err(error) => Err(from_remote(error)),
         }
     }
@@ -130,7 +130,12 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         }
     }
 
-    async fn look_and_copy(&self, job: &Job<'_>, mut kept: Option<(Found, Bytes)>) -> Result<Done, Stop> {
+    async fn look_and_copy(
+        &self,
+        job: &Job<'_>,
+        trust: Trust,
+        mut kept: Option<(Found, Bytes)>,
+    ) -> Result<Done, Stop> {
         for _ in 0..LOOKS {
             let look = self.look(job).await?;
             let (found, body) = match kept.take() {
@@ -138,7 +143,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
                 None => {
                     let is_large = matches!(job.row.kind, RowKind::StaticLarge { .. });
                     let want = match after_look(job.row, &look) {
-                        Ask::Nothing if !is_large => return Ok(Done::InStep),
+                        Ask::Nothing if !is_large && trust != Trust::Doubted => return Ok(Done::InStep),
                         Ask::Body if !is_large => Want::Body,
                         _ => Want::Headers,
                     };
@@ -246,12 +251,14 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         let Some(object) = &look.object else {
             return Ok(None);
         };
-        Ok(
-            match self.remote.replace_headers(&job.key, object, headers).await? {
-                Replaced::Done(etag) => Some(etag),
-                Replaced::UploadAnew => None,
-            },
-        )
+        match self.remote.replace_headers(&job.key, object, headers).await? {
+            Replaced::UploadAnew => Ok(None),
+            Replaced::Done(etag) => {
+                let found = self.remote.head(&job.key).await?.ok_or(Attempt::LookAgain)?;
+                after_repost(headers, &found)?;
+                Ok(Some(etag))
+            }
+        }
     }
 
     /// A plain object over a former large one: its manifest must not describe the new body.

@@ -24,7 +24,7 @@ pub fn may_go_unseen(row: &Row, trust: Trust, put_if_absent: bool, replay_limit:
         && match trust {
             Trust::KnownAbsent => true,
             Trust::Fresh => row.time.newest() == row.time.data,
-            Trust::None => false,
+            Trust::None | Trust::Doubted => false,
         }
 }
 
@@ -37,6 +37,8 @@ pub enum Trust {
     Fresh,
     /// Nothing.
     None,
+    /// It was held: even a mark that says that all is done is not enough.
+    Doubted,
 }
 
 /// Whether a row is young enough to be fresh: its newest time is less than the slack ago.
@@ -272,11 +274,27 @@ pub fn after_read(
     let marked_now = (mark.data_time, mark.time) == (times.data_time, times.time);
     match (metadata::in_step(headers, &object.headers), marked_now) {
         (true, true) => Step::InStep,
-        (false, true) => Step::Hold(Held::new(
-            HoldReason::MetadataAltered,
-            "the remote returns other metadata than were stored with this object; shorten or rename them, or exclude \
-             the object",
-        )),
+        (false, true) => Step::Hold(altered()),
         (_, false) => Step::Repost,
     }
+}
+
+/// After headers were replaced: whether the remote has them now. One that alters them is named, and not asked again.
+///
+/// # Errors
+/// [`Held`] when they are not what was sent.
+pub fn after_repost(sent: &RemoteHeaders, found: &RemoteObject) -> Result<(), Held> {
+    if metadata::in_step(sent, &found.headers) {
+        Ok(())
+    } else {
+        Err(altered())
+    }
+}
+
+fn altered() -> Held {
+    Held::new(
+        HoldReason::MetadataAltered,
+        "the remote returns other metadata than were stored with this object; shorten or rename them, or exclude the \
+         object",
+    )
 }

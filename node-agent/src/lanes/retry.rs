@@ -53,7 +53,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                         kind: RowKind::Tombstone,
                         ..
                     } => Task::Delete(row, claim),
-                    row => Task::Copy(row, Trust::None, claim),
+                    row => Task::Copy(row, Trust::Doubted, claim),
                 }
             }
         }

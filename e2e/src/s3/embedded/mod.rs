@@ -144,6 +144,11 @@ impl EmbeddedS3 {
         }
     }
 
+    /// Answers with other names of metadata than were stored, as some servers do.
+    pub fn alter_metadata_names(&self, alter: fn(&str) -> String) {
+        self.store.lock().altered_names = Some(alter);
+    }
+
     /// Uploads that were neither completed nor aborted.
     #[must_use]
     pub fn unfinished_uploads(&self) -> usize {

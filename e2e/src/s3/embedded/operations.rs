@@ -269,8 +269,14 @@ fn named_class(headers: &StoredHeaders) -> Option<StorageClass> {
         .map(StorageClass::from)
 }
 
-fn metadata(headers: &StoredHeaders) -> Option<Metadata> {
-    Some(headers.metadata.clone().into_iter().collect())
+fn metadata(headers: &StoredHeaders, altered: Option<fn(&str) -> String>) -> Option<Metadata> {
+    let altered = |name: &str| altered.map_or_else(|| name.to_owned(), |alter| alter(name));
+    let metadata = headers.metadata.iter();
+    Some(
+        metadata
+            .map(|(name, value)| (altered(name), value.clone()))
+            .collect(),
+    )
 }
 
 fn partial_if<T>(partial: bool, output: T) -> S3Response<T> {
@@ -405,7 +411,7 @@ impl S3 for Operations {
                 content_encoding: headers.content_encoding.clone(),
                 content_disposition: headers.content_disposition.clone(),
                 cache_control: headers.cache_control.clone(),
-                metadata: metadata(headers),
+                metadata: metadata(headers, self.store.lock().altered_names),
                 storage_class: named_class(headers),
                 server_side_encryption: headers.encryption.clone().map(ServerSideEncryption::from),
                 ..Default::default()
@@ -439,7 +445,7 @@ impl S3 for Operations {
                 content_encoding: headers.content_encoding.clone(),
                 content_disposition: headers.content_disposition.clone(),
                 cache_control: headers.cache_control.clone(),
-                metadata: metadata(headers),
+                metadata: metadata(headers, self.store.lock().altered_names),
                 storage_class: named_class(headers),
                 server_side_encryption: headers.encryption.clone().map(ServerSideEncryption::from),
                 ..Default::default()

@@ -74,6 +74,7 @@ pub(super) struct Contents {
     pub buckets: BTreeMap<String, Bucket>,
     pub uploads: HashMap<String, Upload>,
     pub uploads_made: u64,
+    pub altered_names: Option<fn(&str) -> String>,
 }
 
 /// Everything, behind one lock: a condition and the write that it guards are one step.
