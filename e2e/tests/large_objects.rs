@@ -314,8 +314,7 @@ async fn each_kind_of_write_costs_what_it_should_and_a_dynamic_large_object_stay
         .await?;
     let key = |name: &str| format!("{}/{name}", hashed("AUTH_test", "large"));
     let big = [body(1, 3 * MIB), body(2, 3 * MIB)];
-    let mut done = 0;
-    for (what, name, body, remote, swift) in [
+    for (done, (what, name, body, remote, swift)) in (1..).zip([
         (
             "a small object",
             "small",
@@ -346,10 +345,9 @@ async fn each_kind_of_write_costs_what_it_should_and_a_dynamic_large_object_stay
             "HeadObject 1, PutObject 1",
             "GET 1",
         ),
-    ] {
+    ]) {
         let before = (lab.s3.counts(), lab.swift.internal_requests()?.len());
         lab.user.put("large", name, NO_HEADERS, body.clone()).await?;
-        done += 1;
         agent
             .until_policy(what, "p", |report| report.totals.objects == done)
             .await?;

@@ -39,6 +39,13 @@ async fn links_are_copied_as_what_they_lead_to_and_dangling_ones_wait() -> Resul
     lab.user
         .put_symlink("plain", "dangling", "else where/later", None)
         .await?;
+    let large = [Segment::whole("else where", "tärget")];
+    lab.user
+        .put_slo("else where", "large", NO_HEADERS, &large)
+        .await?;
+    lab.user
+        .put_symlink("plain", "to large", "else where/large", None)
+        .await?;
     lab.policies.apply("plain.yaml", &lab.policy("p", "plain", ""))?;
     let mut agent = lab.agent().await?;
     for name in ["dynamic", "static", "chain"] {
