@@ -166,6 +166,9 @@ impl LocalDatabases {
 impl Databases for LocalDatabases {
     async fn locate(&self, mapping: &Mapping) -> Result<Located, DatabaseError> {
         let node = self.node()?;
+        if !node.is_in_ring() {
+            return Err(not_in_ring(&node));
+        }
         let (source, carved_out) = (mapping.source.clone(), mapping.carved_out.clone());
         let walks = self.walks.clone();
         let located = tokio::task::spawn_blocking(move || {
@@ -247,6 +250,18 @@ impl Databases for LocalDatabases {
     async fn name_at(&self, replica: &Replica, rowid: i64) -> Result<Option<String>, DatabaseError> {
         self.read(replica, move |db| db.row_at(rowid)).await
     }
+}
+
+/// Without this an agent that was given a wrong address would find nothing to do and say that all is done.
+fn not_in_ring(node: &Node) -> DatabaseError {
+    let servers: Vec<_> = node.servers().iter().map(String::as_str).collect();
+    DatabaseError::Configuration(format!(
+        "the container ring has no device on this node ({}); give --container-server as the ring names it",
+        match servers.as_slice() {
+            [] => "no local address is in it".to_owned(),
+            servers => servers.join(", "),
+        }
+    ))
 }
 
 fn from_chunk(chunk: container_db::Chunk) -> Chunk {

@@ -398,3 +398,22 @@ proptest! {
         let _ = (db.info(), db.rows_after(0, 100), db.rows_by_name(None, 100), db.tombstones_after(0, 10), db.rows_of("plain"));
     }
 }
+
+#[test]
+fn a_node_that_is_not_in_the_ring_is_told_from_one_that_has_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture("rings/v1.ring.gz"), dir.path().join("container.ring.gz")).unwrap();
+    std::fs::write(
+        dir.path().join("swift.conf"),
+        "[swift-hash]\nswift_hash_path_suffix = x\n",
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("container-server.conf"), "[DEFAULT]\n").unwrap();
+    let server = ring("v1").devices().next().unwrap().server();
+    let in_ring = |server: &str| {
+        let node = onespace_stores::swift::locate::Node::load(dir.path(), dir.path(), &[server.to_owned()]);
+        node.unwrap().is_in_ring()
+    };
+    assert!(in_ring(&server));
+    assert!(!in_ring("192.0.2.1:6201"));
+}

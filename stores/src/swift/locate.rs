@@ -117,6 +117,14 @@ impl Node {
         &self.local
     }
 
+    /// Whether the ring has a device of this node: if not, no database will ever be found.
+    #[must_use]
+    pub fn is_in_ring(&self) -> bool {
+        self.ring
+            .devices()
+            .any(|device| self.local.contains(&device.server()))
+    }
+
     /// The databases of one container on this node's primary devices.
     #[must_use]
     pub fn container(&self, account: &str, container: &str) -> Located {
