@@ -309,7 +309,7 @@ async fn each_kind_of_write_costs_what_it_should_and_a_dynamic_large_object_stay
     let mut agent = lab.agent().await?;
     agent
         .until_policy("the container is followed", "p", |report| {
-            report.initial_pass_complete && report.databases.open == 1
+            report.remote.reachable && report.initial_pass_complete && report.databases.open == 1
         })
         .await?;
     let key = |name: &str| format!("{}/{name}", hashed("AUTH_test", "large"));

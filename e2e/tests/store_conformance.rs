@@ -86,6 +86,9 @@ async fn the_embedded_server_conforms() {
         batch_delete: true,
         tagging: false,
         storage_class: true,
+        double_slash: true,
+        leading_slash: true,
+        dot_segments: true,
     };
     conforms_but_for("embedded", &config, &[], capabilities).await;
     assert_eq!(server.unfinished_uploads(), 0);
@@ -117,6 +120,9 @@ async fn minio_conforms_but_for_what_is_known() {
         batch_delete: true,
         tagging: true,
         storage_class: true,
+        double_slash: false,
+        leading_slash: false,
+        dot_segments: false,
     };
     conforms_but_for("MinIO", &config, &deviations, capabilities).await;
 }
@@ -147,6 +153,9 @@ async fn versitygw_conforms_but_for_what_is_known() {
         batch_delete: true,
         tagging: true,
         storage_class: true,
+        double_slash: false,
+        leading_slash: false,
+        dot_segments: false,
     };
     conforms_but_for("versitygw", &config, &deviations, capabilities).await;
 }

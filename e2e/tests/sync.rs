@@ -80,7 +80,7 @@ async fn two_hundred_fresh_objects_cost_two_hundred_gets_and_two_hundred_puts() 
     let mut agent = lab.agent().await?;
     agent
         .until_policy("the container is followed", "photos", |report| {
-            report.initial_pass_complete && report.databases.open == 1
+            report.remote.reachable && report.initial_pass_complete && report.databases.open == 1
         })
         .await?;
     let (remote_before, swift_before) = (lab.s3.counts(), lab.swift.internal_requests()?.len());

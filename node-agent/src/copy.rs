@@ -51,6 +51,9 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
     /// [`Stop`]: the row waits, or the mapping pauses.
     pub async fn copy(&self, container: &str, row: &Row, trust: Trust) -> Result<Done, Stop> {
         let job = self.job(container, row)?;
+        if !self.capabilities.holds(&job.key) {
+            return Err(folded().into());
+        }
         if !may_go_unseen(row, trust, self.capabilities.put_if_absent, self.limits.replay) {
             return self.look_and_copy(&job, trust, None).await;
         }
@@ -409,6 +412,15 @@ pub(crate) async fn collect(body: Option<Body>, size: u64) -> Result<Bytes, Held
         )));
     }
     Ok(bytes.freeze())
+}
+
+/// The probe showed that the remote does not keep such a key apart from others: it is not even sent.
+fn folded() -> Held {
+    Held::new(
+        HoldReason::NameNotRepresentable,
+        "the remote refuses keys with `//`, a leading `/` or a segment `.` or `..`, or stores them under another key; \
+         rename the object, exclude it, or give the policy another prefix",
+    )
 }
 
 /// What a person can do about a name that cannot be a key.

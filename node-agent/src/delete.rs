@@ -34,7 +34,16 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             .is_deleting(&self.mapping.id, container, &row.name)
             .await
             .map_err(state)?;
-        let look = self.look(&job).await?;
+        let look = match self.look(&job).await {
+            // A key that the remote refuses, or under which it keeps another object: this name was never stored.
+            Err(Stop::Hold(held))
+                if held.reason == HoldReason::NameNotRepresentable
+                    || (held.reason == HoldReason::ForeignCopy && !self.capabilities.holds(&job.key)) =>
+            {
+                return Ok(Done::LeftAlone);
+            }
+            look => look?,
+        };
         let adopted = self
             .state
             .adopted(&self.mapping.id, &job.key)

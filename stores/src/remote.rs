@@ -83,6 +83,24 @@ pub struct Capabilities {
     pub tagging: bool,
     /// `x-amz-server-side-encryption` and storage class come back as they were sent.
     pub storage_class: bool,
+    /// A key with `//` is another key than the one with a single slash.
+    pub double_slash: bool,
+    /// A key that starts with `/` is another key than the one without.
+    pub leading_slash: bool,
+    /// A key with a segment `.` or `..` is another key than the one without.
+    pub dot_segments: bool,
+}
+
+impl Capabilities {
+    /// Whether the remote keeps this key apart from all others. What it refuses one by one (a segment that is too
+    /// long, a key below another key) only a try can tell.
+    #[must_use]
+    pub fn holds(&self, key: &str) -> bool {
+        let has_dots = || key.split('/').any(|segment| matches!(segment, "." | ".."));
+        (self.double_slash || !key.contains("//"))
+            && (self.leading_slash || !key.starts_with('/'))
+            && (self.dot_segments || !has_dots())
+    }
 }
 
 /// Which of the permissions that a mapping needs are there.
@@ -200,4 +218,27 @@ pub trait Remote: Send + Sync {
         &self,
         scratch_prefix: &str,
     ) -> impl Future<Output = Result<(Capabilities, Permissions), RemoteError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_the_remote_folds_onto_another_is_not_held() {
+        let folds = Capabilities::default();
+        let holds = Capabilities {
+            double_slash: true,
+            leading_slash: true,
+            dot_segments: true,
+            ..Capabilities::default()
+        };
+        for key in ["a//b", "/a", "a/./b", "../a", "a/.."] {
+            assert!(!folds.holds(key), "{key}");
+            assert!(holds.holds(key), "{key}");
+        }
+        for key in ["a/b", "a/", "a/.b/..c", ".onespace/x"] {
+            assert!(folds.holds(key), "{key}");
+        }
+    }
 }

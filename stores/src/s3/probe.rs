@@ -106,7 +106,37 @@ impl S3Remote {
         found.storage_class = self.keeps_what_was_asked(first).await?;
         found.tagging = self.tags(first).await?;
         found.checksum_trailers = self.takes_trailers(third).await?;
+        for (key, folded, holds) in [
+            ("d//1", "d/1", &mut found.double_slash),
+            ("e/./1", "e/1", &mut found.dot_segments),
+        ] {
+            *holds = self
+                .keeps_apart(&format!("{scratch}{key}"), &format!("{scratch}{folded}"))
+                .await?;
+        }
+        found.leading_slash = self
+            .keeps_apart(&format!("/{scratch}f"), &format!("{scratch}f"))
+            .await?;
         Ok((found, Permissions { operations: allowed }))
+    }
+
+    /// Whether what is written to the first key is there, and is not at the second. Removes both.
+    async fn keeps_apart(&self, key: &str, folded: &str) -> Result<bool, RemoteError> {
+        let there = async |key: &str| match self.head_object(key).await {
+            Ok(object) => Ok(object.is_some()),
+            Err(error) => refused(error),
+        };
+        let written = self.try_write(key, "apart", &Condition::None).await?;
+        let apart = written && there(key).await? && !there(folded).await?;
+        for key in [key, folded] {
+            if written && there(key).await? {
+                match self.delete_object(key, None).await {
+                    Ok(()) => {}
+                    Err(error) => refused(error).map(drop)?,
+                }
+            }
+        }
+        Ok(apart)
     }
 
     async fn try_write(
