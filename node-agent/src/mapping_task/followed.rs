@@ -77,8 +77,7 @@ impl Followed {
             waits: None,
             backlog: Backlog {
                 rows: 0,
-                // Nothing is known before the first count.
-                exact: false,
+                exact: true,
                 oldest: None,
             },
             recount: true,

@@ -53,7 +53,6 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         self.paused = None;
         self.handle_trigger().await;
-        self.refresh_held().await;
         true
     }
 
