@@ -130,6 +130,8 @@ reasons! {
         FeatureUnknown,
         /// Its mode is not the one that its state was made with.
         ModeChanged,
+        /// Its remote's address is one that this agent must not reach.
+        AddressDenied,
         /// Its credentials are not among the credential files.
         CredentialsMissing,
     }

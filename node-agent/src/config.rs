@@ -80,6 +80,9 @@ pub struct Config {
     /// Rows that are worked on at the same time, over all mappings.
     #[arg(long, env = "ONESPACE_WORKERS", default_value_t = 64, value_name = "N")]
     pub workers: usize,
+    /// Rows of one mapping that may wait before its watermark stops.
+    #[arg(long, env = "ONESPACE_HELD_ROWS", default_value_t = 10_000, value_name = "N")]
+    pub held_rows: u64,
     /// Make complete passes until nothing that is due is left, then exit. A failing row gets three tries, a paused
     /// mapping a minute.
     #[arg(long, env = "ONESPACE_ONCE")]

@@ -52,6 +52,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         deny_remote,
         verification_slack,
         workers,
+        held_rows,
         once,
         log: _,
         log_json: _,
@@ -97,6 +98,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         clock: SystemClock,
         limits: Limits {
             slack: verification_slack,
+            held: held_rows,
             ..Limits::default()
         },
         deny: DenyList::new(deny_remote),

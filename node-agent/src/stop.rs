@@ -14,11 +14,12 @@ pub fn from_remote(error: RemoteError) -> Stop {
             reason,
             code,
             message,
-            ..
+            retry_after,
         } => Pause {
             reason,
             code,
             message,
+            retry_after,
         }
         .into(),
         RemoteError::Refused { reason, message, .. } => Held::new(reason, message).into(),
@@ -39,6 +40,7 @@ pub fn as_pause(stop: Stop) -> Pause {
             reason: PauseReason::UnexpectedAnswer,
             code: None,
             message: held.message,
+            retry_after: None,
         },
     }
 }
@@ -51,6 +53,14 @@ pub fn from_source(error: &SourceError) -> Stop {
             reason: PauseReason::SourceUnavailable,
             code: None,
             message,
+            retry_after: None,
+        }
+        .into(),
+        SourceError::Public { .. } => Pause {
+            reason: PauseReason::InternalEndpointRequired,
+            code: None,
+            message,
+            retry_after: None,
         }
         .into(),
         SourceError::Failed { .. } | SourceError::Unreadable { .. } => {
@@ -66,6 +76,7 @@ pub fn from_state(error: &StateError) -> Stop {
         reason: PauseReason::StateUnavailable,
         code: None,
         message: error.to_string(),
+        retry_after: None,
     }
     .into()
 }

@@ -7,14 +7,16 @@ use std::time::Duration;
 use onespace_core::credentials::Credentials;
 use onespace_core::load::{LoadedSet, Refused};
 use onespace_core::mapping::{CredentialRef, Mapping, MappingId};
+use onespace_core::reason::{PauseReason, RefuseReason};
 use onespace_core::report::{ConfigReport, MappingReport, rfc3339};
 use onespace_core::select::Selector;
 use onespace_stores::egress::DenyList;
-use onespace_stores::remote::Capabilities;
+use onespace_stores::remote::{Capabilities, RemoteError};
 use onespace_stores::s3::{S3Config, S3Credentials, S3Remote};
 use onespace_stores::source::Source;
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::claims::Claims;
@@ -90,6 +92,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
     /// Runs until cancelled; then ends every mapping at its next row.
     pub async fn run(self, cancel: CancellationToken) {
         let mut active: BTreeMap<MappingId, Active> = BTreeMap::new();
+        let mut ending: BTreeMap<MappingId, JoinHandle<()>> = BTreeMap::new();
         let mut last_index: Option<Vec<u8>> = None;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -103,15 +106,18 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 Ok(Some((index, set))) => {
                     last_index = Some(index);
                     tracing::info!(revision = %set.revision, mappings = set.mappings.len(), refused = set.refused.len(), "mappings loaded");
-                    self.apply(&mut active, set).await;
+                    ending.retain(|_, task| !task.is_finished());
+                    self.apply(&mut active, &mut ending, set);
                 }
                 Err(error) => self.keep_last(&error),
             }
         }
-        for active in active.values() {
-            active.handle.cancel.cancel();
+        for (id, active) in active {
+            ending.insert(id, end(active.handle));
         }
-        end(active.into_values().map(|active| active.handle.task).collect()).await;
+        for task in ending.into_values() {
+            let _ = task.await;
+        }
     }
 
     /// Says why a newer set was not loaded, once for each reason.
@@ -141,7 +147,12 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         read.await.unwrap_or(Ok(None))
     }
 
-    async fn apply(&self, active: &mut BTreeMap<MappingId, Active>, set: LoadedSet) {
+    fn apply(
+        &self,
+        active: &mut BTreeMap<MappingId, Active>,
+        ending: &mut BTreeMap<MappingId, JoinHandle<()>>,
+        set: LoadedSet,
+    ) {
         let LoadedSet {
             revision,
             mappings,
@@ -149,13 +160,10 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             credentials,
         } = set;
         let wanted: BTreeSet<_> = mappings.iter().map(|mapping| mapping.id.clone()).collect();
-        let mut ending = Vec::new();
         for (id, running) in active.extract_if(.., |id, _| !wanted.contains(id)) {
             tracing::info!(mapping = %id.0, "the mapping is gone: its work ends");
-            running.handle.cancel.cancel();
-            ending.push(running.handle.task);
+            ending.insert(id, end(running.handle));
         }
-        let mut starting = Vec::new();
         for mapping in mappings {
             let keys = keys_of(&mapping.target.credential, &credentials);
             let fingerprint = Fingerprint {
@@ -168,18 +176,22 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             {
                 continue;
             }
-            if let Some(running) = active.remove(&fingerprint.mapping.id) {
-                running.handle.cancel.cancel();
-                ending.push(running.handle.task);
+            let id = fingerprint.mapping.id.clone();
+            let mut shown = MappingReport {
+                id: id.0.clone(),
+                policy: Some(fingerprint.mapping.policy.clone()),
+                ..MappingReport::default()
+            };
+            if let Some(running) = active.remove(&id) {
+                shown = running.handle.reports.borrow().clone();
+                ending.insert(id.clone(), end(running.handle));
             }
-            starting.push((fingerprint, keys));
-        }
-        // Two tasks never work on one mapping: the old one has ended before the new one starts.
-        end(ending).await;
-        for (fingerprint, keys) in starting {
-            match self.start(&fingerprint.mapping, keys) {
-                Ok(handle) => {
-                    active.insert(fingerprint.mapping.id.clone(), Active { fingerprint, handle });
+            match self.work(&fingerprint.mapping, keys) {
+                Ok(work) => {
+                    let (cancel, previous) = (CancellationToken::new(), ending.remove(&id));
+                    let handle =
+                        MappingTask::start_after(work, self.databases.clone(), cancel, previous, shown);
+                    active.insert(id, Active { fingerprint, handle });
                 }
                 Err(refusal) => refused.push(refusal),
             }
@@ -211,7 +223,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         });
     }
 
-    fn start(&self, mapping: &Mapping, keys: Option<S3Credentials>) -> Result<Handle, Refused> {
+    fn work(&self, mapping: &Mapping, keys: Option<S3Credentials>) -> Result<Work<S, S3Remote, C>, Refused> {
         let refuse = |reason, message: String| Refused {
             id: mapping.id.clone(),
             reason,
@@ -219,17 +231,25 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         };
         let keys = keys.ok_or_else(|| {
             refuse(
-                onespace_core::reason::RefuseReason::CredentialsMissing,
+                RefuseReason::CredentialsMissing,
                 "the credential files have no S3 keys for it; render the policy together with its Secret"
                     .into(),
             )
         })?;
-        let unusable = |message: String| refuse(onespace_core::reason::RefuseReason::Unparseable, message);
-        let remote = S3Remote::new(S3Config::from_target(&mapping.target, keys, self.deny.clone()))
-            .map_err(|error| unusable(error.to_string()))?;
+        let unusable = |message: String| refuse(RefuseReason::Unparseable, message);
+        let remote = S3Remote::new(S3Config::from_target(&mapping.target, keys, self.deny.clone())).map_err(
+            |error| match error {
+                RemoteError::Paused {
+                    reason: PauseReason::AddressDenied,
+                    message,
+                    ..
+                } => refuse(RefuseReason::AddressDenied, message),
+                error => unusable(error.to_string()),
+            },
+        )?;
         let selector = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref())
             .map_err(|error| unusable(error.to_string()))?;
-        let work = Work {
+        Ok(Work {
             mapping: Arc::new(mapping.clone()),
             selector: Arc::new(selector),
             source: self.source.clone(),
@@ -241,25 +261,21 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             clock: self.clock.clone(),
             limits: self.limits,
             others_allowed: Arc::default(),
-        };
-        Ok(MappingTask::start(
-            work,
-            self.databases.clone(),
-            CancellationToken::new(),
-        ))
+        })
     }
 }
 
-/// Waits for tasks that were told to end; whoever is in the middle of a long transfer is cut off after a while, which
-/// costs nothing but that transfer.
-async fn end(tasks: Vec<tokio::task::JoinHandle<()>>) {
-    let by = tokio::time::Instant::now() + GRACE;
-    for mut task in tasks {
-        if tokio::time::timeout_at(by, &mut task).await.is_err() {
+/// Tells a mapping to end; what is returned has ended when it has. Whoever is in the middle of a long transfer is cut
+/// off after a while, which costs nothing but that transfer.
+fn end(handle: Handle) -> JoinHandle<()> {
+    let Handle { cancel, mut task, .. } = handle;
+    cancel.cancel();
+    tokio::spawn(async move {
+        if tokio::time::timeout(GRACE, &mut task).await.is_err() {
             task.abort();
             let _ = task.await;
         }
-    }
+    })
 }
 
 fn keys_of(credential: &CredentialRef, credentials: &BTreeMap<String, Credentials>) -> Option<S3Credentials> {

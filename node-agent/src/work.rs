@@ -20,7 +20,7 @@ use crate::state::State;
 use crate::turnstile::Turnstile;
 
 /// For how long the answer to "is only this key denied?" holds.
-const DENIAL: Duration = Duration::from_secs(30);
+const DENIAL: Duration = Duration::from_secs(3);
 
 /// Bounds and times that hold for the whole agent.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +127,7 @@ impl<S, R, C: Clock> Work<S, R, C> {
                 "the credentials do not allow {} under the mapping's prefix; extend the bucket's policy",
                 missing.join(", ")
             ),
+            retry_after: None,
         })
     }
 

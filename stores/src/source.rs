@@ -74,6 +74,17 @@ pub enum SourceError {
         /// What happened and what to do.
         message: String,
     },
+    /// The endpoint is one for users: nothing that every check rests on can be read there.
+    #[error(
+        "the internal endpoint {endpoint} is a public proxy: it answers {status}, so it wants a login; \
+             set --internal-endpoint to a proxy without auth and gatekeeper"
+    )]
+    Public {
+        /// URL without user information.
+        endpoint: String,
+        /// HTTP status.
+        status: u16,
+    },
     /// This one object cannot be read now.
     #[error("Swift answered {status} for {object}: it is tried again later")]
     Failed {

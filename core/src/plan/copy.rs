@@ -60,6 +60,7 @@ pub fn check_fresh(row: &Row, object: &SwiftObject) -> Result<Times, Stop> {
             message: "its answers lack X-Backend-Data-Timestamp, so it is a public proxy; \
                       set --internal-endpoint to a proxy without gatekeeper"
                 .into(),
+            retry_after: None,
         }));
     };
     check_clear(object)?;
@@ -87,6 +88,7 @@ pub fn check_clear(object: &SwiftObject) -> Result<(), Stop> {
             "its answers are ciphertext; add the cluster's keymaster and encryption filters to the internal \
                   endpoint"
                 .into(),
+        retry_after: None,
     }))
 }
 

@@ -80,6 +80,8 @@ pub struct Pause {
     pub code: Option<String>,
     /// What to do about it.
     pub message: String,
+    /// The other side said when to come again.
+    pub retry_after: Option<std::time::Duration>,
 }
 
 /// A failure that looks like the whole remote's (or Swift's), met again and again by one row while others succeed, is

@@ -77,7 +77,8 @@ impl Followed {
             waits: None,
             backlog: Backlog {
                 rows: 0,
-                exact: true,
+                // Nothing is known before the first count.
+                exact: false,
                 oldest: None,
             },
             recount: true,

@@ -40,6 +40,9 @@ const TURNS: usize = 8;
 /// Held rows that one turn tries again.
 const RETRIES: u32 = 100;
 
+/// A mapping that must end leaves a probe so much time to remove what it wrote.
+const PROBE_GRACE: Duration = Duration::from_secs(2);
+
 /// What a person asks of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -93,6 +96,7 @@ enum Event {
         result: Box<Result<(Ended, Listing), TurnError>>,
     },
     Probed(Result<(Capabilities, Permissions), RemoteError>),
+    ProbeAbandoned,
     Looked(Vec<(PathBuf, Result<Signature, DatabaseError>)>),
     Counted(Vec<(PathBuf, Option<Backlog>)>),
     Located(Result<crate::databases::Located, DatabaseError>),
@@ -117,12 +121,25 @@ const COMMANDS: usize = 16;
 impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
     /// Starts the work on a mapping.
     pub fn start(work: Work<S, R, C>, databases: Arc<D>, cancel: CancellationToken) -> Handle {
-        let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (reports, latest) = watch::channel(MappingReport {
+        let shown = MappingReport {
             id: work.mapping.id.0.clone(),
             policy: Some(work.mapping.policy.clone()),
             ..MappingReport::default()
-        });
+        };
+        Self::start_after(work, databases, cancel, None, shown)
+    }
+
+    /// Starts the work on a mapping, once `previous`, which worked on it before, has ended. `shown` is reported until
+    /// the task knows better.
+    pub fn start_after(
+        work: Work<S, R, C>,
+        databases: Arc<D>,
+        cancel: CancellationToken,
+        previous: Option<tokio::task::JoinHandle<()>>,
+        shown: MappingReport,
+    ) -> Handle {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (reports, latest) = watch::channel(MappingReport { idle: false, ..shown });
         let task = Self {
             work,
             databases,
@@ -154,7 +171,13 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             cancel,
             commands,
             reports: latest,
-            task: tokio::spawn(task.run()),
+            task: tokio::spawn(async move {
+                // Two tasks never work on one mapping.
+                if let Some(previous) = previous {
+                    let _ = previous.await;
+                }
+                task.run().await;
+            }),
         }
     }
 
@@ -355,9 +378,18 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             return;
         }
         self.probing = true;
-        let work = self.work.clone();
-        self.events
-            .spawn(async move { Event::Probed(work.remote.probe(&work.scratch_prefix()).await) });
+        let (work, cancel) = (self.work.clone(), self.cancel.clone());
+        self.events.spawn(async move {
+            let prefix = work.scratch_prefix();
+            let patience = async {
+                cancel.cancelled().await;
+                tokio::time::sleep(PROBE_GRACE).await;
+            };
+            tokio::select! {
+                result = work.remote.probe(&prefix) => Event::Probed(result),
+                () = patience => Event::ProbeAbandoned,
+            }
+        });
     }
 
     fn spawn_locate(&mut self) {
@@ -419,6 +451,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     reason: PauseReason::SourceUnavailable,
                     code: None,
                     message: error.to_string(),
+                    retry_after: None,
                 }));
             }
             Event::Looked(signatures) => {
@@ -444,6 +477,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
             }
             Event::Probed(result) => self.apply_probe(result),
+            Event::ProbeAbandoned => self.probing = false,
             Event::Turn {
                 path,
                 lane,

@@ -53,6 +53,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         self.paused = None;
         self.handle_trigger().await;
+        self.refresh_held().await;
         true
     }
 

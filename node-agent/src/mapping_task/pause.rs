@@ -26,10 +26,11 @@ impl Paused {
     pub fn after(before: Option<&Self>, pause: Pause, now: Timestamp, salt: u64) -> Self {
         let tries = before.map_or(0, |before| before.tries + 1);
         let since = before.map_or(now, |before| before.since);
+        let asked = pause.retry_after.unwrap_or_default().min(LONGEST);
         Self {
             pause,
             since,
-            retry_at: now.plus(wait(tries, salt)),
+            retry_at: now.plus(wait(tries, salt).max(asked)),
             tries,
         }
     }
@@ -57,6 +58,22 @@ fn wait(tries: u32, salt: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_remote_that_says_when_to_come_again_is_not_asked_earlier_but_within_a_minute() {
+        let now = Timestamp::from_unix_seconds(1_000_000);
+        let paused = |retry_after| {
+            let pause = Pause {
+                reason: PauseReason::SlowDown,
+                code: None,
+                message: String::new(),
+                retry_after: Some(Duration::from_secs(retry_after)),
+            };
+            Paused::after(None, pause, now, 0).retry_at.duration_since(now)
+        };
+        assert_eq!(paused(7), Duration::from_secs(7));
+        assert_eq!(paused(100_000), LONGEST);
+    }
 
     #[test]
     fn waits_grow_to_a_minute_and_never_vanish() {

@@ -61,9 +61,10 @@ impl Asked<'_> {
                 Ok(Answer::Absent(time.transpose()?))
             }
             StatusCode::PRECONDITION_FAILED => Ok(Answer::Changed),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(self.unusable(&format!(
-                "it answers {status}, so it wants a login; an internal endpoint has no auth middleware"
-            ))),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(SourceError::Public {
+                endpoint: self.endpoint.url().to_owned(),
+                status: status.as_u16(),
+            }),
             status if status.is_redirection() => Err(self.unusable(&format!(
                 "it answers {status}, a redirect, which is not followed; give the URL of Swift's internal endpoint itself"
             ))),
