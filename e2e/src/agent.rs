@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use onespace_core::report::{MappingReport, Report};
+use onespace_core::report::{MappingReport, Report, RunState};
 
 use crate::http::{Http, Method};
 use crate::policies::Policies;
@@ -26,6 +26,8 @@ pub struct Settings {
     pub slack: &'static str,
     /// `--deny-remote`.
     pub deny_remote: Vec<&'static str>,
+    /// `--held-rows`.
+    pub held_rows: u64,
 }
 
 impl Default for Settings {
@@ -34,6 +36,7 @@ impl Default for Settings {
             internal_endpoint: None,
             slack: "60m",
             deny_remote: Vec::new(),
+            held_rows: 10_000,
         }
     }
 }
@@ -59,17 +62,36 @@ impl Agent {
         state: &Path,
         settings: &Settings,
     ) -> Result<Self> {
-        let mut agent = Self::spawn(swift, policies, state, settings, &[])?;
-        let url = format!("http://127.0.0.1:{}/readyz", agent.health);
-        agent
-            .until("ready", async |agent| {
-                let answer = agent.http.send::<&str>(Method::GET, &url, &[], "").await;
-                Ok(answer
-                    .is_ok_and(|answer| answer.status.is_success())
-                    .then_some(()))
-            })
-            .await?;
-        Ok(agent)
+        Self::spawn(swift, policies, state, settings, &[])?
+            .answering("/readyz")
+            .await
+    }
+
+    /// Starts an agent and waits until it lives, loaded mappings or not.
+    ///
+    /// # Errors
+    /// It ended, or did not come to life.
+    pub async fn start_unready(
+        swift: &Swift,
+        policies: &Policies,
+        state: &Path,
+        settings: &Settings,
+    ) -> Result<Self> {
+        Self::spawn(swift, policies, state, settings, &[])?
+            .answering("/livez")
+            .await
+    }
+
+    async fn answering(mut self, path: &str) -> Result<Self> {
+        let url = format!("http://127.0.0.1:{}{path}", self.health);
+        self.until(path, async |agent| {
+            let answer = agent.http.send::<&str>(Method::GET, &url, &[], "").await;
+            Ok(answer
+                .is_ok_and(|answer| answer.status.is_success())
+                .then_some(()))
+        })
+        .await?;
+        Ok(self)
     }
 
     /// Runs an agent with `--once`, and returns how it ended.
@@ -119,6 +141,7 @@ impl Agent {
             .args(["--listen", &format!("127.0.0.1:{health}")])
             .args(["--status-listen", &format!("127.0.0.1:{status}")])
             .args(["--verification-slack", settings.slack])
+            .args(["--held-rows", &settings.held_rows.to_string()])
             .args(
                 settings
                     .deny_remote
@@ -237,6 +260,56 @@ impl Agent {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until it runs the files as they are now.
+    ///
+    /// # Errors
+    /// It never did.
+    pub async fn until_loaded(&mut self, policies: &Policies) -> Result<()> {
+        let index = std::fs::read(policies.mappings().join("index.json"))?;
+        let index: serde_json::Value = serde_json::from_slice(&index)?;
+        self.until("the files loaded", async |agent| {
+            let report = agent.report().await?;
+            Ok((index["revision"] == report.config.revision.as_str()).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until a policy is paused for this reason, then checks that `/metrics` says so, too.
+    ///
+    /// # Errors
+    /// It never was.
+    pub async fn until_paused(&mut self, name: &str, reason: &str) -> Result<MappingReport> {
+        let report = self
+            .until_policy(&format!("paused for {reason}"), name, |report| {
+                report.state == RunState::Paused && report.reason.as_deref() == Some(reason)
+            })
+            .await?;
+        let (_, metrics) = self.health("/metrics").await?;
+        let line =
+            format!(r#"onespace_mapping_paused{{name="{name}",namespace="swift",reason="{reason}"}} 1"#);
+        anyhow::ensure!(
+            metrics.contains(&line),
+            "{line} is not among the metrics:\n{metrics}"
+        );
+        Ok(report)
+    }
+
+    /// Waits until a policy runs, every row is done or held, and nothing is left to read.
+    ///
+    /// # Errors
+    /// It never was.
+    pub async fn until_done(&mut self, name: &str) -> Result<MappingReport> {
+        self.until_policy("every row done", name, |report| {
+            report.state == RunState::Running
+                && report.initial_pass_complete
+                && report.pending.rows == 0
+                && report.pending.exact
+                && report.databases.open > 0
+                && report.remote.probed_at.is_some()
+        })
+        .await
     }
 
     /// Waits until a policy's report is as wanted.

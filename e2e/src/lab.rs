@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Result;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::agent::{Agent, Settings};
 use crate::policies::Policies;
-use crate::s3::embedded::{EmbeddedS3, StoredObject};
+use crate::s3::embedded::{EmbeddedS3, StoredHeaders, StoredObject};
 use crate::swift::{NO_HEADERS, Options, Swift, User};
 
 /// The bucket of every scenario.
@@ -69,6 +71,24 @@ impl Lab {
         Ok(())
     }
 
+    /// Puts objects `prefix000`, `prefix001`, ... into a container; each has its name as body.
+    ///
+    /// # Errors
+    /// Refused.
+    pub async fn put_many(&self, container: &str, prefix: &str, count: usize) -> Result<()> {
+        let puts = (0..count).map(|number| async move {
+            let name = format!("{prefix}{number:03}");
+            self.user
+                .put(container, &name, NO_HEADERS, name.clone())
+                .await
+                .map(drop)
+        });
+        futures::stream::iter(puts)
+            .buffer_unordered(8)
+            .try_collect()
+            .await
+    }
+
     /// A policy `name` from a container to the embedded S3 under a prefix of the policy's name; `more` are further
     /// lines of its spec.
     #[must_use]
@@ -101,6 +121,14 @@ impl Lab {
         Agent::start(&self.swift, &self.policies, &self.state(), &self.settings).await
     }
 
+    /// Starts the agent, and waits only until it lives: its mappings may be broken.
+    ///
+    /// # Errors
+    /// It ended.
+    pub async fn unready_agent(&self) -> Result<Agent> {
+        Agent::start_unready(&self.swift, &self.policies, &self.state(), &self.settings).await
+    }
+
     /// Runs the agent with `--once`, and returns its exit code and log.
     ///
     /// # Errors
@@ -110,16 +138,41 @@ impl Lab {
         Ok((status.code().unwrap_or(-1), log))
     }
 
-    /// Every object in the bucket.
+    /// Every object in the bucket, but for what a probe has there for a moment.
     #[must_use]
     pub fn remote(&self) -> BTreeMap<String, Arc<StoredObject>> {
-        self.s3.objects(BUCKET)
+        copies(&self.s3)
     }
 
     /// One object in the bucket.
     #[must_use]
     pub fn at(&self, key: &str) -> Option<Arc<StoredObject>> {
         self.remote().remove(key)
+    }
+}
+
+/// Every object in a server's bucket, but for what a probe has there for a moment.
+#[must_use]
+pub fn copies(s3: &EmbeddedS3) -> BTreeMap<String, Arc<StoredObject>> {
+    let mut objects = s3.objects(BUCKET);
+    objects.retain(|key, _| !key.contains(".onespace/probe/"));
+    objects
+}
+
+/// An object that someone else wrote.
+#[must_use]
+pub fn unmarked(body: &str, content_type: &str, last_modified: SystemTime) -> StoredObject {
+    use md5::Digest;
+    StoredObject {
+        body: body.to_owned().into(),
+        etag: hex::encode(md5::Md5::digest(body)),
+        last_modified,
+        headers: StoredHeaders {
+            content_type: Some(content_type.to_owned()),
+            ..StoredHeaders::default()
+        },
+        parts: Vec::new(),
+        checksummed: false,
     }
 }
 
