@@ -10,7 +10,7 @@ mod world;
 
 use std::time::Duration;
 
-use onespace_core::mapping::Mapping;
+use onespace_core::mapping::{Mapping, MappingState};
 use onespace_core::reason::PauseReason;
 use onespace_core::report::RunState;
 use onespace_core::row::RawRow;
@@ -133,6 +133,25 @@ async fn a_database_that_cannot_be_read_is_neither_asked_all_the_time_nor_given_
     let report = settle(&handle).await;
     assert_eq!(report.databases.unreadable, 0);
     assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_that_could_not_be_counted_is_counted_when_it_can_be() {
+    let world = World::new();
+    let handle = world.start(Mapping {
+        state: MappingState::Suspended,
+        ..mapping()
+    });
+    pass(seconds(10)).await;
+    let file = path(CONTAINER);
+    world.put(CONTAINER, "x", "1");
+    world.things().databases.get_mut(&file).unwrap().trouble = Some(DatabaseError::Busy(file.clone()));
+    // Long enough for the change to be no news any more.
+    pass(seconds(4)).await;
+    world.things().databases.get_mut(&file).unwrap().trouble = None;
+    pass(seconds(10)).await;
+    let report = handle.reports.borrow().clone();
+    assert_eq!((report.state, report.pending.rows), (RunState::Suspended, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -127,13 +127,12 @@ async fn an_answer_without_an_etag_or_with_a_strange_time_is_the_objects_own_fau
 }
 
 #[tokio::test]
-async fn redirects_logins_silence_and_closed_ports_make_the_endpoint_unusable() {
+async fn redirects_silence_and_closed_ports_make_the_endpoint_unusable_and_a_login_shows_a_public_proxy() {
     let answers = [
         (
             "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
             "redirect",
         ),
-        ("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "login"),
         ("", "--internal-endpoint"),
     ];
     for (answer, expected) in answers {
@@ -142,6 +141,12 @@ async fn redirects_logins_silence_and_closed_ports_make_the_endpoint_unusable() 
             assert!(matches!(&error, SourceError::Unavailable { .. }), "{error:?}");
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+    for status in ["401 Unauthorized", "403 Forbidden"] {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let error = head(answer, Then::Close).await;
+        assert!(matches!(&error, SourceError::Public { .. }), "{error:?}");
+        assert!(error.to_string().contains("--internal-endpoint"), "{error}");
     }
     let closed = TcpListener::bind("127.0.0.1:0")
         .await

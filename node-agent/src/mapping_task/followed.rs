@@ -36,6 +36,8 @@ pub(crate) struct Followed {
     pub last_turn: u64,
     /// It is another database now, or gone, or another's: it is let go of when its turns have ended.
     pub leaving: bool,
+    /// A count that failed is not tried again before this time.
+    count_rests: Option<Timestamp>,
     /// Lanes that got nowhere are not tried again before this time.
     rests: BTreeMap<Lane, Timestamp>,
     /// How often in a row these rows made a turn pause while others of it succeeded. One turn's rows at most.
@@ -84,6 +86,7 @@ impl Followed {
             recount: true,
             last_turn: 0,
             leaving: false,
+            count_rests: None,
             rests: BTreeMap::new(),
             blamed: BTreeMap::new(),
             signature: None,
@@ -109,6 +112,17 @@ impl Followed {
     /// The count of changes seen so far: a turn that reaches the head has read up to the count at its beginning.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Whether the backlog is to be counted anew now.
+    pub fn may_count(&self, now: Timestamp) -> bool {
+        self.recount && self.count_rests.is_none_or(|until| until <= now)
+    }
+
+    /// Notes that the backlog could not be counted.
+    pub fn count_failed(&mut self, now: Timestamp) {
+        self.recount = true;
+        self.count_rests = Some(now.plus(super::LOCATE));
     }
 
     /// Notes that a lane reached the head.

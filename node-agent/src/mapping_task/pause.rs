@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
-use onespace_core::plan::Pause;
+use onespace_core::plan::{Pause, Stop};
 use onespace_core::reason::PauseReason;
 use onespace_core::timestamp::Timestamp;
+use onespace_stores::remote::Remote;
+use onespace_stores::source::Source;
+
+use super::MappingTask;
+use crate::clock::Clock;
+use crate::databases::Databases;
+use crate::stop::as_pause;
 
 /// The first wait.
 const FIRST: Duration = Duration::from_secs(1);
@@ -33,6 +40,46 @@ impl Paused {
             retry_at: now.plus(wait(tries, salt).max(asked)),
             tries,
         }
+    }
+}
+
+impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
+    /// Tries again. Only work that succeeds shows that the pause is over: one more failure waits longer.
+    pub(super) fn resume(&mut self) {
+        if let Some(paused) = self.paused.take() {
+            tracing::info!(
+                policy = %self.work.policy_name(), reason = %paused.pause.reason, "the mapping is tried again"
+            );
+            self.trial = Some(paused);
+        }
+    }
+
+    pub(super) fn pause_for(&mut self, stop: Stop) {
+        let now = self.work.now();
+        // Several rows that fail together are one failure.
+        if self.paused.as_ref().is_some_and(|paused| paused.retry_at > now) {
+            return;
+        }
+        let pause = as_pause(stop);
+        let before = self.paused.take().or(self.trial.take());
+        if before
+            .as_ref()
+            .is_none_or(|before| before.pause.reason != pause.reason)
+        {
+            tracing::warn!(
+                policy = %self.work.policy_name(), reason = %pause.reason, code = pause.code.as_deref().unwrap_or(""),
+                "the mapping pauses: {}", pause.message
+            );
+        }
+        let salt = self
+            .work
+            .mapping
+            .id
+            .0
+            .bytes()
+            .fold(0, |sum: u64, byte| sum * 31 % 9973 + u64::from(byte));
+        self.paused = Some(Paused::after(before.as_ref(), pause, now, salt));
+        self.publish();
     }
 }
 

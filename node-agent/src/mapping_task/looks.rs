@@ -1,0 +1,182 @@
+//! Looks at what turns depend on: the remote's abilities, the databases on this node, their changes, their backlog.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onespace_core::plan::{Pause, Stop};
+use onespace_core::reason::PauseReason;
+use onespace_stores::remote::{Capabilities, Permissions, Remote, RemoteError};
+use onespace_stores::source::Source;
+
+use super::{Event, MappingTask, Probed, report};
+use crate::clock::Clock;
+use crate::databases::Databases;
+use crate::lanes::{Lane, TurnError};
+use crate::stop::from_remote;
+
+/// A mapping that must end leaves a probe so much time to remove what it wrote.
+const PROBE_GRACE: Duration = Duration::from_secs(2);
+
+impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
+    pub(super) fn spawn_probe(&mut self) {
+        if self.probing {
+            return;
+        }
+        self.probing = true;
+        let (work, cancel) = (self.work.clone(), self.cancel.clone());
+        self.events.spawn(async move {
+            let prefix = work.scratch_prefix();
+            let patience = async {
+                cancel.cancelled().await;
+                tokio::time::sleep(PROBE_GRACE).await;
+            };
+            tokio::select! {
+                result = work.remote.probe(&prefix) => Event::Probed(result),
+                () = patience => Event::ProbeAbandoned,
+            }
+        });
+    }
+
+    pub(super) fn spawn_locate(&mut self) {
+        if std::mem::replace(&mut self.locating, true) {
+            return;
+        }
+        let (databases, mapping) = (self.databases.clone(), self.work.mapping.clone());
+        self.events
+            .spawn(async move { Event::Located(databases.locate(&mapping).await) });
+    }
+
+    pub(super) fn spawn_look(&mut self) {
+        let replicas: Vec<_> = self.followed.values().map(|db| db.replica.clone()).collect();
+        if replicas.is_empty() || std::mem::replace(&mut self.looking, true) {
+            return;
+        }
+        let databases = self.databases.clone();
+        self.events
+            .spawn(async move { Event::Looked(databases.signatures(replicas).await) });
+    }
+
+    /// Counts anew what is left to do where something changed, whether or not the mapping can work: lag is shown also
+    /// while it is paused.
+    pub(super) fn spawn_count(&mut self) {
+        if self.counting {
+            return;
+        }
+        let (mut wanted, now) = (Vec::new(), self.work.now());
+        for db in self.followed.values_mut().filter(|db| db.may_count(now)) {
+            db.recount = false;
+            wanted.push((db.replica.clone(), db.progress.clone()));
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        self.counting = true;
+        let databases = self.databases.clone();
+        self.events.spawn(async move {
+            let mut counted = Vec::with_capacity(wanted.len());
+            for (replica, progress) in wanted {
+                let backlog = report::backlog(&*databases, &replica, &progress).await;
+                counted.push((replica.path, backlog));
+            }
+            Event::Counted(counted)
+        });
+    }
+
+    pub(super) async fn apply(&mut self, event: Event) {
+        let now = self.work.now();
+        match event {
+            Event::Located(Ok(located)) => {
+                self.locating = false;
+                self.open_databases(located).await;
+            }
+            Event::Located(Err(error)) => {
+                self.locating = false;
+                tracing::warn!(policy = %self.work.policy_name(), "databases cannot be located: {error}");
+                self.pause_for(Stop::Pause(Pause {
+                    reason: PauseReason::SourceUnavailable,
+                    code: None,
+                    message: error.to_string(),
+                    retry_after: None,
+                }));
+            }
+            Event::Looked(signatures) => {
+                self.looking = false;
+                for (path, signature) in signatures {
+                    match (signature, self.followed.get_mut(&path)) {
+                        (Ok(signature), Some(db)) => db.saw(signature, now),
+                        (Err(error), Some(db)) => {
+                            db.lost_sight();
+                            self.database_trouble(&path, &error);
+                        }
+                        (_, None) => {}
+                    }
+                }
+            }
+            Event::Counted(counted) => {
+                self.counting = false;
+                for (path, backlog) in counted {
+                    let Some(db) = self.followed.get_mut(&path) else {
+                        continue;
+                    };
+                    match backlog {
+                        Some(backlog) => db.backlog = backlog,
+                        // What cannot be read now is counted later: a wrong number must not stay.
+                        None => db.count_failed(now),
+                    }
+                }
+            }
+            Event::Probed(result) => self.apply_probe(result),
+            Event::ProbeAbandoned => self.probing = false,
+            Event::Turn {
+                path,
+                lane,
+                changes,
+                result,
+            } => {
+                self.turn_count += 1;
+                if let Some(running) = self.turns.get_mut(&lane) {
+                    *running = running.saturating_sub(1);
+                }
+                if lane == Lane::Retry {
+                    self.retrying = self.turns.get(&Lane::Retry).copied().unwrap_or(0) > 0;
+                }
+                let Some(db) = self.followed.get_mut(&path) else {
+                    return;
+                };
+                db.running.remove(&lane);
+                db.recount |= result.is_ok();
+                db.last_turn = self.turn_count;
+                match *result {
+                    Ok((ended, listing)) => self.apply_turn(&path, lane, changes, ended, listing),
+                    Err(TurnError::Database(error)) => {
+                        db.rest(lane, now);
+                        self.database_trouble(&path, &error);
+                    }
+                    Err(TurnError::Replaced) => db.leaving = true,
+                }
+                self.let_go();
+            }
+        }
+    }
+
+    pub(super) fn apply_probe(&mut self, result: Result<(Capabilities, Permissions), RemoteError>) {
+        self.probing = false;
+        match result {
+            Err(error) => self.pause_for(from_remote(error)),
+            Ok((capabilities, permissions)) => {
+                let missing = self.work.missing_permissions(&permissions);
+                let capabilities = Arc::new(capabilities);
+                self.work.capabilities = capabilities.clone();
+                self.probed = Some(Probed {
+                    capabilities,
+                    permissions,
+                    at: self.work.now(),
+                });
+                if let Some(pause) = missing {
+                    return self.pause_for(Stop::Pause(pause));
+                }
+                self.resume();
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Giving the lanes of a mapping's databases their turns, and taking in what became of them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use onespace_core::plan::Stop;
+use onespace_core::report::Totals;
+use onespace_core::timestamp::Timestamp;
+use onespace_stores::remote::Remote;
+use onespace_stores::source::Source;
+
+use super::{Event, MappingTask, pause};
+use crate::clock::Clock;
+use crate::databases::{DatabaseError, Databases};
+use crate::lanes::{Ended, Lane, Listing, Turn};
+use crate::state::Held;
+use crate::stop::from_state;
+
+/// Turns of one mapping at a time, on each lane.
+const TURNS: usize = 8;
+
+/// Held rows that one turn tries again.
+const RETRIES: u32 = 100;
+
+impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
+    pub(super) async fn start_turns(&mut self) {
+        let now = self.work.now();
+        if let Some(paused) = &self.paused {
+            if paused.retry_at > now {
+                return;
+            }
+            if self.probed.is_none() || pause::concerns_remote(paused.pause.reason) {
+                self.spawn_probe();
+                return;
+            }
+            self.resume();
+        }
+        if self.probed.is_none() {
+            self.spawn_probe();
+            return;
+        }
+        if self.is_suspended() {
+            return;
+        }
+        self.start_retries(now).await;
+        let mut waiting: Vec<_> = self
+            .followed
+            .values()
+            .map(|db| (db.last_turn, db.replica.path.clone()))
+            .collect();
+        waiting.sort();
+        for (_, path) in waiting {
+            for lane in [Lane::Deletes, Lane::Follow, Lane::FirstPass] {
+                let running = self.turns.get(&lane).copied().unwrap_or(0);
+                let stopped = self.held_set_full && lane != Lane::Deletes;
+                let Some(db) = self.followed.get_mut(&path) else {
+                    continue;
+                };
+                if running < TURNS && !stopped && db.may_start(lane, now) {
+                    self.spawn_turn(&path, lane, Vec::new());
+                }
+            }
+        }
+    }
+
+    pub(super) async fn start_retries(&mut self, now: Timestamp) {
+        if self.retrying || self.held.rows == 0 || self.located.is_none() {
+            return;
+        }
+        let due = match self.work.state.due(&self.work.mapping.id, now, RETRIES).await {
+            Ok(due) => due,
+            Err(error) => return self.pause_for(from_state(&error)),
+        };
+        let mut by_database: HashMap<String, Vec<Held>> = HashMap::new();
+        for held in due {
+            by_database
+                .entry(held.key.database.database.clone())
+                .or_default()
+                .push(held);
+        }
+        let mut turns = Vec::new();
+        for db in self.followed.values() {
+            if let Some(held) = by_database.remove(&db.key.database)
+                && db.may_start(Lane::Retry, now)
+            {
+                turns.push((db.replica.path.clone(), held));
+            }
+        }
+        for (path, held) in turns {
+            self.retrying = true;
+            self.spawn_turn(&path, Lane::Retry, held);
+        }
+        // Rows of databases that are not here now must not stand before the others'.
+        for database in by_database.into_keys() {
+            if let Err(error) = self
+                .work
+                .state
+                .postpone(&self.work.mapping.id, &database, now)
+                .await
+            {
+                return self.pause_for(from_state(&error));
+            }
+        }
+    }
+
+    pub(super) fn spawn_turn(&mut self, path: &PathBuf, lane: Lane, held: Vec<Held>) {
+        let Some(db) = self.followed.get_mut(path) else {
+            return;
+        };
+        db.running.insert(lane);
+        *self.turns.entry(lane).or_default() += 1;
+        let turn = Turn {
+            work: self.work.clone(),
+            databases: self.databases.clone(),
+            replica: db.replica.clone(),
+            key: db.key.clone(),
+            progress: db.progress.clone(),
+            began_with: db.progress.clone(),
+            followed_since: db.followed_since,
+            waited: db.waits,
+            suspects: db.suspects(lane),
+            halt: self.cancel.clone(),
+        };
+        let (path, changes) = (path.clone(), db.changes());
+        let listing = if lane == Lane::FirstPass {
+            std::mem::take(&mut db.listing)
+        } else {
+            Listing::default()
+        };
+        self.events.spawn(async move {
+            let result = match lane {
+                Lane::FirstPass => turn.first_pass(listing).await,
+                Lane::Retry => turn.retry(held).await.map(|ended| (ended, Listing::default())),
+                Lane::Follow | Lane::Deletes => {
+                    turn.by_rowid(lane).await.map(|ended| (ended, Listing::default()))
+                }
+            };
+            Event::Turn {
+                path,
+                lane,
+                changes,
+                result: Box::new(result),
+            }
+        });
+    }
+
+    pub(super) fn apply_turn(
+        &mut self,
+        path: &PathBuf,
+        lane: Lane,
+        changes: u64,
+        ended: Ended,
+        listing: Listing,
+    ) {
+        let Ended {
+            totals,
+            at_head,
+            waits,
+            pause,
+            failed,
+            held_set_full,
+            held_changed,
+            progress,
+        } = ended;
+        self.unreadable.remove(path);
+        self.totals += totals;
+        self.held_set_full |= held_set_full;
+        if held_changed || lane == Lane::Retry {
+            self.held.rows = self.held.rows.max(1);
+        }
+        if totals != Totals::default() {
+            self.trial = None;
+        }
+        let now = self.work.now();
+        if let Some(db) = self.followed.get_mut(path) {
+            let got_on = match lane {
+                Lane::Follow => {
+                    progress.processed > db.progress.processed || waits.is_some_and(|waits| waits.due > now)
+                }
+                Lane::Deletes => progress.deletes > db.progress.deletes,
+                Lane::FirstPass => progress.after_name > db.progress.after_name,
+                Lane::Retry => false,
+            };
+            db.blame(lane, &failed, totals != Totals::default());
+            if !got_on && !at_head {
+                db.rest(lane, now);
+            }
+            match lane {
+                Lane::Follow => {
+                    db.progress.processed = progress.processed;
+                    db.progress.processed_name = progress.processed_name;
+                    db.waits = waits;
+                }
+                Lane::Deletes => db.progress.deletes = progress.deletes,
+                Lane::FirstPass => {
+                    db.progress.after_name = progress.after_name;
+                    db.progress.first_pass_done = progress.first_pass_done;
+                    db.listing = listing;
+                }
+                Lane::Retry => {}
+            }
+            if at_head {
+                db.read_to_head(lane, changes);
+            }
+        }
+        if let Some(pause) = pause {
+            self.pause_for(Stop::Pause(pause));
+        }
+    }
+
+    /// Lets go of databases that are no longer ours and in which nothing runs; they are located anew at once.
+    pub(super) fn let_go(&mut self) {
+        let before = self.followed.len();
+        self.followed
+            .retain(|_, db| !db.leaving || !db.running.is_empty());
+        if self.followed.len() < before {
+            self.spawn_locate();
+        }
+    }
+
+    pub(super) fn database_trouble(&mut self, path: &PathBuf, error: &DatabaseError) {
+        match error {
+            DatabaseError::Gone(_) => {
+                if let Some(db) = self.followed.get_mut(path) {
+                    db.leaving = true;
+                }
+                self.let_go();
+            }
+            DatabaseError::Busy(_) => {}
+            DatabaseError::Damaged { .. }
+            | DatabaseError::NotCommitted { .. }
+            | DatabaseError::Configuration(_) => {
+                if self.unreadable.insert(path.clone()) {
+                    tracing::warn!(policy = %self.work.policy_name(), "{error}");
+                }
+            }
+        }
+    }
+}
