@@ -10,7 +10,7 @@ use onespace_core::plan::copy::{
     self, Ask, Expected, Look, Step, Times, Trust, check_fresh, is_young, may_go_unseen,
 };
 use onespace_core::plan::delete::{self, AfterLook, AfterSwift, First, SwiftSays};
-use onespace_core::plan::{Absence, Done, Stop, absence, due_at};
+use onespace_core::plan::{Absence, Stop, absence, due_at};
 use onespace_core::reason::{HoldReason, PauseReason};
 use onespace_core::remote::{RemoteHeaders, RemoteObject};
 use onespace_core::row::{RawRow, Row};
@@ -268,11 +268,8 @@ fn only_a_marked_or_adopted_copy_that_is_not_newer_is_deleted() {
     let after = |found, adopted| delete::after_look(&tombstone(), &look(found), adopted, SLACK);
     assert_eq!(after(marked(MD5, 1000, 1000), None), AfterLook::AskSwift);
     assert_eq!(after(unmarked(MD5, 1000), Some(MD5)), AfterLook::AskSwift);
-    assert_eq!(after(None, None), AfterLook::Settled(Done::InStep));
-    assert_eq!(
-        after(marked(MD5, 2001, 2001), None),
-        AfterLook::Settled(Done::Superseded)
-    );
+    assert_eq!(after(None, None), AfterLook::Absent);
+    assert_eq!(after(marked(MD5, 2001, 2001), None), AfterLook::Superseded);
     match after(unmarked(MD5, 2000 + 3601), Some(MD5)) {
         AfterLook::Hold(held) => assert_eq!(held.reason, HoldReason::RemoteNewer),
         other => panic!("{other:?}"),
@@ -283,6 +280,20 @@ fn only_a_marked_or_adopted_copy_that_is_not_newer_is_deleted() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_copy_marked_archive_goes_only_for_a_later_tombstone() {
+    let after = |data_time, time| {
+        let mut look = look(marked(MD5, data_time, time));
+        if let Some(mark) = &mut look.mark {
+            mark.mode = Mode::Archive;
+        }
+        delete::after_look(&tombstone(), &look, None, SLACK)
+    };
+    assert_eq!(after(1000, 1999), AfterLook::AskSwift);
+    assert_eq!(after(1000, 2000), AfterLook::Superseded);
+    assert_eq!(after(2000, 2000), AfterLook::Superseded);
 }
 
 #[test]

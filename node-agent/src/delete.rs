@@ -44,18 +44,23 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             }
             look => look?,
         };
+        let looked_at = self.now();
         let adopted = self
             .state
             .adopted(&self.mapping.id, &job.key)
             .await
             .map_err(state)?;
         match after_look(row, &look, adopted.as_deref(), self.limits.slack) {
-            AfterLook::Settled(Done::InStep) if begun => {}
-            AfterLook::Settled(done) => {
+            AfterLook::Absent if begun => {}
+            AfterLook::Absent => {
+                self.bucket_is_there(looked_at).await?;
+                return Ok(Done::LeftAlone);
+            }
+            AfterLook::Superseded => {
                 if begun {
                     self.end_delete(&job).await?;
                 }
-                return Ok(done);
+                return Ok(Done::Superseded);
             }
             AfterLook::Hold(held) => return Err(held.into()),
             AfterLook::AskSwift => {

@@ -261,6 +261,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             clock: self.clock.clone(),
             limits: self.limits,
             others_allowed: Arc::default(),
+            bucket_seen: Arc::default(),
         })
     }
 }

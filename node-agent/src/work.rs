@@ -6,8 +6,8 @@ use std::time::Duration;
 use onespace_core::mapping::{Encryption, Mapping};
 use onespace_core::mark::Mark;
 use onespace_core::naming::{self, Namespace};
-use onespace_core::plan::Pause;
 use onespace_core::plan::copy::Times;
+use onespace_core::plan::{Pause, Stop};
 use onespace_core::reason::PauseReason;
 use onespace_core::select::Selector;
 use onespace_core::timestamp::Timestamp;
@@ -17,6 +17,7 @@ use onespace_stores::source::ObjectPath;
 use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::state::State;
+use crate::stop::from_remote;
 use crate::turnstile::Turnstile;
 
 /// For how long the answer to "is only this key denied?" holds.
@@ -76,6 +77,8 @@ pub struct Work<S, R, C> {
     pub limits: Limits,
     /// The last answer to "is only this key denied?", and when.
     pub others_allowed: Arc<tokio::sync::Mutex<Option<(Timestamp, bool)>>>,
+    /// When the last listing began that showed the bucket to be there.
+    pub bucket_seen: Arc<tokio::sync::Mutex<Option<Timestamp>>>,
 }
 
 impl<S, R, C: Clone> Clone for Work<S, R, C> {
@@ -92,6 +95,7 @@ impl<S, R, C: Clone> Clone for Work<S, R, C> {
             clock: self.clock.clone(),
             limits: self.limits,
             others_allowed: self.others_allowed.clone(),
+            bucket_seen: self.bucket_seen.clone(),
         }
     }
 }
@@ -194,5 +198,24 @@ impl<S, R: Remote, C: Clock> Work<S, R, C> {
         };
         *known = Some((now, allowed));
         allowed
+    }
+
+    /// Makes sure that a key which was missing at `looked_at` was missing from a bucket that is there: the answer to
+    /// a HEAD is the same without the bucket. Many rows share one listing of one key.
+    ///
+    /// # Errors
+    /// [`Stop::Pause`]: the bucket is gone, or cannot be listed.
+    pub(crate) async fn bucket_is_there(&self, looked_at: Timestamp) -> Result<(), Stop> {
+        let mut seen = self.bucket_seen.lock().await;
+        if seen.is_some_and(|seen| seen >= looked_at) {
+            return Ok(());
+        }
+        let begun = self.now();
+        self.remote
+            .list(&self.scratch_prefix(), None, 1)
+            .await
+            .map_err(from_remote)?;
+        *seen = Some(begun);
+        Ok(())
     }
 }

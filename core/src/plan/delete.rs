@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::copy::Look;
-use super::{Absence, Done, Held, absence};
+use super::{Absence, Held, absence};
+use crate::mapping::Mode;
 use crate::reason::HoldReason;
 use crate::row::Row;
 use crate::timestamp::Timestamp;
@@ -31,8 +32,10 @@ pub fn first(row: &Row, propagate: bool) -> First {
 /// What a look at the remote says about a delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AfterLook {
-    /// Nothing to remove.
-    Settled(Done),
+    /// Nothing lies at the key, if the bucket itself is there: a HEAD cannot tell a missing key from a missing bucket.
+    Absent,
+    /// The copy is of a later state than the tombstone: it stays.
+    Superseded,
     /// It is ours and not newer than the tombstone: ask Swift, then remove it.
     AskSwift,
     /// Leave it and wait.
@@ -41,15 +44,22 @@ pub enum AfterLook {
 
 /// Only a marked or adopted copy that is not newer than the tombstone may be removed. `adopted` is the ETag under
 /// which an unmarked object was adopted; it has no time of Swift's, so the remote's own clock tells, by more than
-/// clocks may be apart (`slack`).
+/// clocks may be apart (`slack`). A copy marked Archive is the only one left: it goes only for a tombstone that is
+/// later than all that the mark speaks of, never for one of the same time.
 #[must_use]
 pub fn after_look(row: &Row, look: &Look, adopted: Option<&str>, slack: Duration) -> AfterLook {
     let Some(object) = &look.object else {
-        return AfterLook::Settled(Done::InStep);
+        return AfterLook::Absent;
     };
     match &look.mark {
         Some(mark) if mark.data_time > row.time.data || mark.time > row.time.newest() => {
-            AfterLook::Settled(Done::Superseded)
+            AfterLook::Superseded
+        }
+        Some(mark)
+            if mark.mode == Mode::Archive
+                && (mark.data_time == row.time.data || mark.time == row.time.newest()) =>
+        {
+            AfterLook::Superseded
         }
         Some(_) => AfterLook::AskSwift,
         None if adopted == Some(object.etag.as_str()) => {

@@ -2,6 +2,12 @@
 //!
 //! Nothing here has a thread or a socket, so under tokio's paused time every run of a test is the same run.
 
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each file of tests needs its own part of the world"
+)]
+
 mod remote;
 mod swift;
 
@@ -76,6 +82,8 @@ pub struct Things {
     pub remote_trouble: Option<RemoteError>,
     /// Every PUT of this key fails with this.
     pub put_trouble: BTreeMap<String, RemoteError>,
+    /// The bucket is gone: a HEAD finds nothing, everything else is refused.
+    pub bucket_is_gone: bool,
     /// Every listing fails with this.
     pub list_trouble: Option<RemoteError>,
     /// How often the remote was probed.
@@ -155,6 +163,7 @@ impl World {
             clock: self.clock,
             limits,
             others_allowed: Arc::default(),
+            bucket_seen: Arc::default(),
         };
         MappingTask::start(work, Arc::new(self.clone()), CancellationToken::new())
     }

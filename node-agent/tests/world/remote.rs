@@ -78,6 +78,9 @@ impl World {
         super::pass(std::time::Duration::from_millis(5)).await;
         let mut things = self.things();
         things.requests.push(format!("{verb} {key}"));
+        if things.bucket_is_gone && verb != "HEAD" {
+            return Err(paused(PauseReason::NoSuchBucket));
+        }
         things.remote_trouble.clone().map_or(Ok(()), Err)
     }
 
@@ -90,6 +93,9 @@ impl World {
 impl Remote for World {
     async fn head(&self, key: &str) -> Result<Option<RemoteObject>, RemoteError> {
         self.ask("HEAD", key).await?;
+        if self.things().bucket_is_gone {
+            return Ok(None);
+        }
         Ok(self.things().remote.get(key).map(|stored| stored.object.clone()))
     }
 
