@@ -24,6 +24,8 @@ pub struct RemoteHeaders {
 pub struct RemoteObject {
     /// ETag without quotes.
     pub etag: String,
+    /// The ETag says nothing about the body: the object is encrypted with a KMS key.
+    pub opaque_etag: bool,
     /// Length in bytes.
     pub size: u64,
     /// `Last-Modified`, on the remote's clock.

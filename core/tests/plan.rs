@@ -65,9 +65,23 @@ fn marked(etag: &str, data_time: u64, time: u64) -> Option<RemoteObject> {
     object
 }
 
+#[test]
+fn a_copy_under_a_kms_key_is_known_by_its_mark_and_length_and_not_by_its_etag() {
+    let other = "0123456789abcdef0123456789abcdef";
+    let mut copy = marked(MD5, 1000, 1000);
+    let object = copy.as_mut().unwrap();
+    object.etag = other.into();
+    assert_eq!(after_read(copy.clone(), 1000), Step::Send, "a broken body");
+    copy.as_mut().unwrap().opaque_etag = true;
+    assert_eq!(after_read(copy.clone(), 1000), Step::InStep);
+    copy.as_mut().unwrap().size += 1;
+    assert_eq!(after_read(copy, 1000), Step::Send, "another length");
+}
+
 fn unmarked(etag: &str, last_modified: u64) -> Option<RemoteObject> {
     Some(RemoteObject {
         etag: etag.into(),
+        opaque_etag: false,
         size: 1,
         last_modified: at(last_modified),
         headers: RemoteHeaders {
@@ -79,7 +93,7 @@ fn unmarked(etag: &str, last_modified: u64) -> Option<RemoteObject> {
 }
 
 fn look(object: Option<RemoteObject>) -> Look {
-    Look::read(object, "ours", false).unwrap()
+    Look::read(object, "ours").unwrap()
 }
 
 fn swift(data_time: u64, time: u64) -> SwiftObject {
@@ -174,11 +188,11 @@ fn a_public_proxy_and_ciphertext_pause_the_mapping() {
 
 #[test]
 fn a_copy_of_another_source_is_never_touched() {
-    let held = Look::read(marked(MD5, 1000, 1000), "another", false).unwrap_err();
+    let held = Look::read(marked(MD5, 1000, 1000), "another").unwrap_err();
     assert_eq!(held.reason, HoldReason::ForeignCopy);
     let mut damaged = marked(MD5, 1000, 1000).unwrap();
     damaged.headers.metadata.remove("onespace-time");
-    let held = Look::read(Some(damaged), "ours", false).unwrap_err();
+    let held = Look::read(Some(damaged), "ours").unwrap_err();
     assert_eq!(held.reason, HoldReason::ForeignCopy);
 }
 

@@ -94,7 +94,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
 
     pub(crate) async fn look(&self, job: &Job<'_>) -> Result<Look, Stop> {
         let object = self.remote.head(&job.key).await.map_err(from_remote)?;
-        Ok(Look::read(object, &job.source, self.has_opaque_etags())?)
+        Ok(Look::read(object, &job.source)?)
     }
 
     pub(crate) async fn find(
@@ -187,7 +187,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
     ) -> Result<Done, Attempt> {
         let headers = self.headers(job, found)?;
         let expected = Expected {
-            etag: (!self.has_opaque_etags()).then_some(found.object.etag.as_str()),
+            etag: Some(&found.object.etag),
             source_etag: &found.object.etag,
             size: found.object.size,
         };

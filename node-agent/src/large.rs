@@ -39,7 +39,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         let plan = self.plan_large(&found.path.account, &json).await?;
         let headers = self.headers(job, found)?;
         let expected = Expected {
-            etag: plan.etag.as_deref().filter(|_| !self.has_opaque_etags()),
+            etag: plan.etag.as_deref(),
             source_etag: &found.object.etag,
             size: plan.length,
         };

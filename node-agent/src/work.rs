@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onespace_core::mapping::{Encryption, Mapping};
+use onespace_core::mapping::Mapping;
 use onespace_core::mark::Mark;
 use onespace_core::naming::{self, Namespace};
 use onespace_core::plan::copy::Times;
@@ -174,11 +174,6 @@ impl<S, R, C: Clock> Work<S, R, C> {
             source,
             delete_at,
         }
-    }
-
-    /// Whether the remote's ETags say nothing about the body.
-    pub fn has_opaque_etags(&self) -> bool {
-        matches!(self.mapping.target.encryption, Encryption::KMS { .. })
     }
 }
 

@@ -108,8 +108,6 @@ pub struct Look {
     pub object: Option<RemoteObject>,
     /// Its mark, if it has one.
     pub mark: Option<Mark>,
-    /// The remote's ETags are not md5 sums (KMS): lengths and the mark have to do.
-    pub opaque_etags: bool,
 }
 
 impl Look {
@@ -117,7 +115,7 @@ impl Look {
     ///
     /// # Errors
     /// [`Held`] when the object is another source's or its mark cannot be read: it is never touched.
-    pub fn read(object: Option<RemoteObject>, source: &str, opaque_etags: bool) -> Result<Self, Held> {
+    pub fn read(object: Option<RemoteObject>, source: &str) -> Result<Self, Held> {
         let mark = match object
             .as_ref()
             .and_then(|object| Mark::read(&object.headers.metadata))
@@ -133,11 +131,7 @@ impl Look {
                  prefixes that do not meet, or remove that object",
             ));
         }
-        Ok(Self {
-            object,
-            mark,
-            opaque_etags,
-        })
+        Ok(Self { object, mark })
     }
 
     /// Whether the object's length and ETag are those that its mark promises; a broken upload's are not.
@@ -150,10 +144,13 @@ impl Look {
         }
     }
 
-    /// Plain ETags are 32 hex digits; those of multipart uploads have a suffix, those under KMS mean nothing.
+    /// Plain ETags are 32 hex digits; those of multipart uploads have a suffix, those under KMS mean nothing: lengths
+    /// and the mark have to do.
     fn has_md5_etag(&self) -> bool {
         let plain = |etag: &str| etag.len() == 32 && etag.bytes().all(|b| b.is_ascii_hexdigit());
-        !self.opaque_etags && self.object.as_ref().is_some_and(|object| plain(&object.etag))
+        self.object
+            .as_ref()
+            .is_some_and(|object| !object.opaque_etag && plain(&object.etag))
     }
 }
 

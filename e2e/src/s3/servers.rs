@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use super::REGION;
@@ -108,6 +110,19 @@ impl Minio {
     /// # Errors
     /// The program is missing (run `make test`, or `scripts/prepare`) or does not become ready.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a MinIO that encrypts with the key `harness` where a request asks for KMS.
+    ///
+    /// # Errors
+    /// As [`Minio::start`].
+    pub async fn start_with_kms() -> Result<Self> {
+        let key = format!("harness:{}", STANDARD.encode([7; 32]));
+        Self::start_with(&[("MINIO_KMS_SECRET_KEY", &key)]).await
+    }
+
+    async fn start_with(environment: &[(&str, &str)]) -> Result<Self> {
         let folder = folder()?;
         let data = folder.path().join("data");
         std::fs::create_dir(&data)?;
@@ -121,7 +136,8 @@ impl Minio {
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
             .env("MINIO_REGION", REGION)
             .env("MINIO_CI_CD", "1")
-            .env("HOME", folder.path());
+            .env("HOME", folder.path())
+            .envs(environment.iter().copied());
         let server = Server::start(folder, port, &command, "/minio/health/live").await?;
         Ok(Self { server })
     }

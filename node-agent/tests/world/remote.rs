@@ -64,6 +64,7 @@ impl World {
         let etag = hex::encode(Md5::digest(&body));
         let object = RemoteObject {
             etag: etag.clone(),
+            opaque_etag: false,
             size: body.len() as u64,
             last_modified: self.clock.now(),
             headers,

@@ -38,6 +38,7 @@ impl S3Remote {
             cache_control: found.cache_control(),
             metadata: found.metadata(),
             storage_class: found.storage_class(),
+            encryption: found.server_side_encryption(),
         })))
     }
 

@@ -91,6 +91,7 @@ pub(super) struct Seen<'a> {
     pub cache_control: Option<&'a str>,
     pub metadata: Option<&'a HashMap<String, String>>,
     pub storage_class: Option<&'a StorageClass>,
+    pub encryption: Option<&'a ServerSideEncryption>,
 }
 
 impl From<Seen<'_>> for RemoteObject {
@@ -105,9 +106,11 @@ impl From<Seen<'_>> for RemoteObject {
             cache_control,
             metadata,
             storage_class: class,
+            encryption,
         } = seen;
         Self {
             etag: unquoted(etag.unwrap_or_default()),
+            opaque_etag: hides_md5(encryption),
             size,
             last_modified: moment(last_modified),
             headers: RemoteHeaders {
