@@ -176,15 +176,22 @@ async fn at_minio_objects_under_a_kms_key_are_in_step_though_their_etags_are_no_
     );
     assert!(bucket.at("p/film").await?.context("it is there")?.body == bodies.concat());
 
+    let manifest = format!("p/.manifests/{}", manifest_name("film"));
+    let written = bucket.at(&manifest).await?.context("it is there")?.object;
+    agent.stop().await?;
+
     // Looked at again by an agent that remembers nothing, and whose policy says nothing of the key, as where the
     // bucket's own default encrypts.
-    agent.stop().await?;
     std::fs::remove_dir_all(lab.state())?;
     lab.policies.apply("p.yaml", &policy("prefix: p"))?;
     let mut agent = lab.agent().await?;
     let again = agent.until_done("p").await?;
     assert_eq!((again.held.rows, again.totals.objects), (0, 2), "{again:?}");
     assert_eq!(again.totals.bytes, 0, "nothing is sent again");
+    assert_eq!(
+        bucket.at(&manifest).await?.context("it is there")?.object,
+        written
+    );
     lab.user.delete("plain", "small").await?;
     lab.user.delete("plain", "film").await?;
     agent

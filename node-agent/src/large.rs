@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use onespace_core::manifest::{Extent, Flatten, Manifest, SegmentExtent, flatten};
+use onespace_core::mark::Mark;
 use onespace_core::parts::{self, PlannedPart};
 use onespace_core::plan::copy::{Expected, Look, Step, after_read};
 use onespace_core::plan::{Done, Held, Stop};
 use onespace_core::reason::HoldReason;
-use onespace_core::remote::RemoteHeaders;
+use onespace_core::remote::{RemoteHeaders, RemoteObject};
 use onespace_stores::body::{Body, BodyError};
 use onespace_stores::remote::{PartSource, PartSpec, Remote};
 use onespace_stores::source::{Answer, ObjectPath, Read, Source, SourceError};
@@ -202,7 +203,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
                 Some(etag) => etag == object_etag,
                 None => expected_etag == Some(object_etag),
             };
-            describes && manifest.etag == found.object.etag && manifest.size == json.len() as u64
+            describes && holds(manifest, &found.object.etag) && manifest.size == json.len() as u64
         });
         if counts {
             return Ok(false);
@@ -223,6 +224,14 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             .await?;
         Ok(true)
     }
+}
+
+/// Whether a manifest object holds the manifest with this ETag; under KMS only its mark can tell.
+fn holds(manifest: &RemoteObject, etag: &str) -> bool {
+    if !manifest.opaque_etag {
+        return manifest.etag == etag;
+    }
+    matches!(Mark::read(&manifest.headers.metadata), Some(Ok(mark)) if mark.etag == etag)
 }
 
 fn mismatch(what: String) -> Stop {
