@@ -17,6 +17,10 @@ pub struct Located {
     pub unreadable: u64,
     /// Nodes that the ring names for the mapping, `ip:port`.
     pub ring_nodes: BTreeSet<String>,
+    /// Devices were not walked yet: there may be more.
+    pub walking: bool,
+    /// There is nothing here although there should be something; what is missing, and what to do.
+    pub missing: Option<String>,
 }
 
 /// A row, or why it cannot be read.
@@ -84,6 +88,14 @@ pub enum DatabaseError {
     /// The file went away between two looks.
     #[error("{0} is gone; it is looked for again")]
     Gone(PathBuf),
+    /// Its device does not answer.
+    #[error("{path}: {what}")]
+    Stuck {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// It is not what it should be.
     #[error("{path} cannot be read: {what}")]
     Damaged {

@@ -1,22 +1,24 @@
 //! The container databases under this node's devices. Every access is a short one on a thread of its own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use onespace_core::mapping::Mapping;
 use onespace_stores::swift::client::SwiftSource;
 use onespace_stores::swift::container_db::{self, ContainerDb, DbError};
-use onespace_stores::swift::locate::{self, Identities, Node};
-use tokio::sync::Semaphore;
+use onespace_stores::swift::locate::{self, Node, Owner, SHARDS};
 
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica, Signature};
+use crate::disks::{Disks, Stuck};
+use crate::walks::Walks;
 
-/// Databases that are read at the same time.
-const READERS: usize = 16;
+/// How long a device may take to show a folder or a file's times.
+const LOOK: Duration = Duration::from_secs(15);
 
-/// How often all devices are walked for the containers of an account.
-const WALK: Duration = Duration::from_secs(10);
+/// How long it may take to read rows: ten thousand, each at another place of a slow disk.
+const READ: Duration = Duration::from_secs(120);
 
 /// Where Swift's configuration and devices are on this node.
 #[derive(Clone, Debug)]
@@ -33,22 +35,15 @@ pub struct Place {
 pub struct LocalDatabases {
     place: Place,
     source: Arc<SwiftSource>,
-    readers: Arc<Semaphore>,
+    disks: Disks,
     node: Mutex<Option<Known>>,
-    walks: Arc<Mutex<Walks>>,
+    walks: Arc<Walks>,
 }
 
 /// The rings as they were read last.
 struct Known {
     node: Arc<Node>,
     stamps: Vec<Option<SystemTime>>,
-}
-
-/// What the last walks over the devices found, by account.
-#[derive(Default)]
-struct Walks {
-    identities: Identities,
-    found: std::collections::BTreeMap<String, (Instant, locate::Located)>,
 }
 
 impl LocalDatabases {
@@ -60,7 +55,7 @@ impl LocalDatabases {
         let databases = Self {
             place,
             source,
-            readers: Arc::new(Semaphore::new(READERS)),
+            disks: Disks::default(),
             node: Mutex::new(None),
             walks: Arc::default(),
         };
@@ -122,19 +117,18 @@ impl LocalDatabases {
         read: impl FnOnce(&ContainerDb) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, DatabaseError> {
         let path = replica.path.clone();
-        let lost = || DatabaseError::Busy(replica.path.clone());
-        let place = self.readers.clone().acquire_owned().await.map_err(|_| lost())?;
-        let task = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            read(&ContainerDb::new(path))
-        });
-        task.await.map_err(|_| lost())?.map_err(from_db)
+        let work = move || read(&ContainerDb::new(path));
+        let done = self.disks.run(&replica.device, READ, work).await;
+        done.map_err(|stuck| stuck_at(replica, &stuck))?.map_err(from_db)
     }
 
     /// Object servers leave their updates in the pending file: whoever asks the container server makes it commit
     /// them.
     async fn commit_pending(&self, replica: &Replica) -> Result<(), DatabaseError> {
-        match locate::pending_size(&replica.path) {
+        let path = replica.path.clone();
+        let look = move || locate::pending_size(&path);
+        let size = self.disks.run(&replica.device, LOOK, look).await;
+        match size.map_err(|stuck| stuck_at(replica, &stuck))? {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(error) => {
@@ -144,23 +138,44 @@ impl LocalDatabases {
                 });
             }
         }
-        let Replica {
-            server,
-            device,
-            partition,
-            account,
-            container,
-            path,
-            ..
-        } = replica;
+        let (account, container) = replica.served_as();
         self.source
-            .commit_pending(server, device, *partition, account, container)
+            .commit_pending(
+                &replica.server,
+                &replica.device,
+                replica.partition,
+                account,
+                container,
+            )
             .await
             .map_err(|error| DatabaseError::NotCommitted {
-                path: path.clone(),
+                path: replica.path.clone(),
                 what: error.to_string(),
             })
     }
+
+    /// What is at the places that the ring gives to a container on this node.
+    async fn at_places(&self, node: &Arc<Node>, account: &str, container: &str) -> AtPlaces {
+        let places = node.places(account, container);
+        let looks = places.local.into_iter().map(|place| {
+            let (node, owner) = (node.clone(), Owner::of_names(account, container));
+            let device = place.device.clone();
+            async move {
+                let look = move || node.look(&place, &owner);
+                self.disks.run(&device, LOOK, look).await
+            }
+        });
+        AtPlaces {
+            found: futures::future::join_all(looks).await,
+            ring_nodes: places.ring_nodes,
+        }
+    }
+}
+
+/// What was found where the ring puts a container.
+struct AtPlaces {
+    found: Vec<Result<locate::Located, Stuck>>,
+    ring_nodes: BTreeSet<String>,
 }
 
 impl Databases for LocalDatabases {
@@ -169,57 +184,100 @@ impl Databases for LocalDatabases {
         if !node.is_in_ring() {
             return Err(not_in_ring(&node));
         }
-        let (source, carved_out) = (mapping.source.clone(), mapping.carved_out.clone());
-        let walks = self.walks.clone();
-        let located = tokio::task::spawn_blocking(move || {
-            if !source.is_account_wide() {
-                return node.container(&source.account, &source.container);
+        let (account, container) = (&mapping.source.account, &mapping.source.container);
+        let account_wide = mapping.source.is_account_wide();
+        let mut accounts = BTreeSet::from([format!("{SHARDS}{account}")]);
+        let mut located = Located::default();
+        let mut unreadable = BTreeSet::new();
+        let mut has_places = false;
+        if account_wide {
+            accounts.insert(account.clone());
+            located.ring_nodes = node.ring_nodes();
+        } else {
+            let AtPlaces { found, ring_nodes } = self.at_places(&node, account, container).await;
+            has_places = !found.is_empty();
+            located.ring_nodes = ring_nodes;
+            for found in found {
+                match found {
+                    Ok(found) => {
+                        unreadable.extend(found.unmounted.iter().map(PathBuf::from));
+                        unreadable.extend(found.unreadable.into_keys());
+                        located.replicas.extend(found.replicas);
+                    }
+                    Err(Stuck(device)) => {
+                        unreadable.insert(PathBuf::from(device));
+                    }
+                }
             }
-            let mut walks = walks.lock().unwrap_or_else(PoisonError::into_inner);
-            let Walks { identities, found } = &mut *walks;
-            let fresh = found
-                .get(&source.account)
-                .is_some_and(|(at, _)| at.elapsed() < WALK);
-            if !fresh {
-                let located = node.account(&source.account, identities);
-                found.insert(source.account.clone(), (Instant::now(), located));
-            }
-            let mut located = found
-                .get(&source.account)
-                .map(|(_, located)| located.clone())
-                .unwrap_or_default();
+        }
+        let walked = self.walks.look(&node, &accounts).await;
+        located.walking = walked.walking;
+        let mut unseen: BTreeSet<PathBuf> = walked.stuck.iter().map(PathBuf::from).collect();
+        for found in walked.found {
+            unseen.extend(found.unmounted.iter().map(PathBuf::from));
+            unseen.extend(found.unreadable.keys().cloned());
+            let is_ours = |replica: &&Replica| {
+                replica.account == *account
+                    && if account_wide {
+                        !mapping.carved_out.contains(&replica.container)
+                    } else {
+                        replica.shard.is_some() && replica.container == *container
+                    }
+            };
             located
                 .replicas
-                .retain(|replica| !carved_out.contains(&replica.container));
-            located
-        });
-        let located = located
-            .await
-            .map_err(|error| DatabaseError::Configuration(error.to_string()))?;
-        let locate::Located {
-            replicas,
-            unmounted,
-            unreadable,
-            ring_nodes,
-        } = located;
-        Ok(Located {
-            replicas,
-            unreadable: (unmounted.len() + unreadable.len()) as u64,
-            ring_nodes,
-        })
+                .extend(found.replicas.iter().filter(is_ours).cloned());
+        }
+        // A disk that is not there is no trouble of a container that has no shards.
+        if account_wide || located.replicas.iter().any(is_sharding) {
+            unreadable.extend(unseen);
+        }
+        if !account_wide {
+            for replica in &located.replicas {
+                if let Some((account, container)) = &replica.shard {
+                    located
+                        .ring_nodes
+                        .extend(node.places(account, container).ring_nodes);
+                }
+            }
+        }
+        located.unreadable = unreadable.len() as u64;
+        let alone = located.ring_nodes.is_subset(node.servers());
+        if located.replicas.is_empty() && unreadable.is_empty() && !located.walking && (has_places || alone) {
+            located.missing = Some(missing(account, (!account_wide).then_some(container)));
+        }
+        Ok(located)
     }
 
     async fn signatures(&self, replicas: Vec<Replica>) -> Vec<(PathBuf, Result<Signature, DatabaseError>)> {
-        let looked = tokio::task::spawn_blocking(move || {
-            replicas
-                .into_iter()
-                .map(|replica| {
-                    let signature = locate::signature(&replica.path).map_err(from_db);
-                    (replica.path, signature)
-                })
-                .collect()
+        let mut devices: BTreeMap<String, Vec<Replica>> = BTreeMap::new();
+        for replica in replicas {
+            devices.entry(replica.device.clone()).or_default().push(replica);
+        }
+        let looks = devices.into_iter().map(|(device, replicas)| async move {
+            let paths: Vec<_> = replicas.iter().map(|replica| replica.path.clone()).collect();
+            let look = move || -> Vec<_> {
+                paths
+                    .into_iter()
+                    .map(|path| {
+                        let signature = locate::signature(&path).map_err(from_db);
+                        (path, signature)
+                    })
+                    .collect()
+            };
+            match self.disks.run(&device, LOOK, look).await {
+                Ok(looked) => looked,
+                Err(stuck) => replicas
+                    .iter()
+                    .map(|replica| (replica.path.clone(), Err(stuck_at(replica, &stuck))))
+                    .collect(),
+            }
         });
-        looked.await.unwrap_or_default()
+        futures::future::join_all(looks)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     async fn rows_after(&self, replica: &Replica, after: i64, limit: usize) -> Result<Chunk, DatabaseError> {
@@ -262,6 +320,33 @@ fn not_in_ring(node: &Node) -> DatabaseError {
             servers => servers.join(", "),
         }
     ))
+}
+
+/// Whether a container has shards, or is about to have some.
+fn is_sharding(replica: &Replica) -> bool {
+    let file = replica.path.file_name().map(|name| name.to_string_lossy());
+    replica.shard.is_some() || file.is_some_and(|name| name.contains('_'))
+}
+
+/// Without this a policy with a misspelt name would look as if all were done.
+fn missing(account: &str, container: Option<&String>) -> String {
+    match container {
+        Some(container) => format!(
+            "the ring puts {account}/{container} on this node, and there is no database of it: check source.account and \
+             source.container; it is followed as soon as it is there"
+        ),
+        None => format!(
+            "there is no container of {account}: check source.account; containers are followed as soon as they are \
+             there"
+        ),
+    }
+}
+
+fn stuck_at(replica: &Replica, stuck: &Stuck) -> DatabaseError {
+    DatabaseError::Stuck {
+        path: replica.path.clone(),
+        what: stuck.to_string(),
+    }
 }
 
 fn from_chunk(chunk: container_db::Chunk) -> Chunk {

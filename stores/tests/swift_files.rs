@@ -316,6 +316,43 @@ fn a_damaged_row_does_not_hide_the_others() {
 }
 
 #[test]
+fn a_value_longer_than_memory_should_hold_damages_its_row_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, db) = writable(&dir);
+    let before = db.rows_after(0, 1000).unwrap().rows.len();
+    writer
+        .execute_batch(&format!(
+            "INSERT INTO object VALUES
+                (90, CAST(zeroblob({huge}) AS TEXT), '1', 1, 't', 'e', 0, 0),
+                (91, 'm', '1', 1, 't', zeroblob({huge}), 0, 0),
+                (92, 'zz', '1', 1, 't', 'e', 0, 0);",
+            huge = 20 << 20
+        ))
+        .unwrap();
+    let rows = db.rows_after(0, 1000).unwrap().rows;
+    let damage: Vec<_> = rows
+        .iter()
+        .filter_map(|row| row.as_ref().err())
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        damage,
+        [
+            "row 90: a value in it has 20971520 bytes",
+            "row 91 (m): a value in it has 20971520 bytes"
+        ]
+    );
+    assert_eq!(rows.len(), before + 3);
+    let by_name = db.rows_by_name(Some("l"), 1000).unwrap().rows;
+    assert!(by_name.iter().flatten().any(|row| row.name == "zz"));
+    assert_eq!(
+        db.rows_by_name(None, 1).unwrap().rows.len(),
+        2,
+        "the damaged one, and where to go on"
+    );
+}
+
+#[test]
 fn rows_of_one_name_under_two_policies_stay_together() {
     let dir = tempfile::tempdir().unwrap();
     let (writer, db) = writable(&dir);

@@ -86,7 +86,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 unreadable: self.unreadable.len() as u64
                     + self.located.as_ref().map_or(0, |located| located.unreadable),
             },
-            initial_pass_complete: self.located.is_some()
+            initial_pass_complete: self.located.as_ref().is_some_and(|located| !located.walking)
                 && self.unreadable.is_empty()
                 && self.followed.values().all(|db| db.progress.first_pass_done),
             pending,
@@ -165,10 +165,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     pub(super) fn has_nothing_to_do(&self) -> bool {
         let now = self.work.now();
         let all_open = |located: &Located| {
-            located
-                .replicas
-                .iter()
-                .all(|replica| self.followed.contains_key(&replica.path))
+            !located.walking
+                && located
+                    .replicas
+                    .iter()
+                    .all(|replica| self.followed.contains_key(&replica.path))
         };
         self.paused.is_none()
             && self.probed.is_some()

@@ -228,6 +228,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             }
             DatabaseError::Busy(_) => {}
             DatabaseError::Damaged { .. }
+            | DatabaseError::Stuck { .. }
             | DatabaseError::NotCommitted { .. }
             | DatabaseError::Configuration(_) => {
                 if self.unreadable.insert(path.clone()) {

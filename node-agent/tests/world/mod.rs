@@ -188,6 +188,7 @@ fn replica(container: &str) -> Replica {
         partition: 0,
         account: "a".into(),
         container: container.into(),
+        shard: None,
         index: 0,
         replicas: 1,
     }

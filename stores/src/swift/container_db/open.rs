@@ -5,12 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
 use super::DbError;
 
 /// How long to wait for a writer. Swift's own transactions take milliseconds.
 const BUSY: Duration = Duration::from_millis(700);
+
+/// The longest value that is ever read: a container's metadata, at most. A damaged file may claim more than there is
+/// memory.
+const MAX_VALUE: i32 = 16 << 20;
 
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/');
 
@@ -64,6 +69,7 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri, flags)?;
     connection.busy_timeout(BUSY)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE)?;
     Ok(connection)
 }
 

@@ -14,6 +14,9 @@ const SCAN: i64 = 20_000;
 /// How much longer than asked for a chunk may be, to end at a row with a readable name.
 const MAX_DAMAGED: usize = 1_000;
 
+/// The longest value of a row. Swift's own limits for names, types and etags are below 10 KiB.
+const MAX_VALUE: i64 = 64 << 10;
+
 pub(super) fn after(db: &Transaction<'_>, rowid: i64, limit: usize) -> Result<Chunk, ReadError> {
     let limit = limit.clamp(1, MAX_ROWS);
     let rows = select(
@@ -135,8 +138,23 @@ fn select_until(
         0 => "0",
         _ => "storage_policy_index",
     };
+    // Lengths stand in a row's header: a value that is too long is not even read.
+    let columns = [
+        "name",
+        "created_at",
+        "size",
+        "content_type",
+        "etag",
+        "deleted",
+        policy,
+    ];
+    let short = columns
+        .map(|column| format!("CASE WHEN octet_length({column}) > {MAX_VALUE} THEN NULL ELSE {column} END"));
+    let longest = columns.map(|column| format!("coalesce(octet_length({column}), 0)"));
     let query = format!(
-        "SELECT ROWID, name, created_at, size, content_type, etag, deleted, {policy} FROM object WHERE {condition}"
+        "SELECT ROWID, {}, max({}) FROM object WHERE {condition}",
+        short.join(", "),
+        longest.join(", ")
     );
     let mut statement = db.prepare(&query)?;
     let mut found = statement.query(parameters)?;
@@ -161,6 +179,10 @@ fn read(row: &Row<'_>) -> Result<ReadRow, ReadError> {
 }
 
 fn raw(row: &Row<'_>, rowid: i64) -> Result<RawRow, String> {
+    let longest = number(row, 8, "length")?;
+    if longest > MAX_VALUE {
+        return Err(format!("a value in it has {longest} bytes"));
+    }
     Ok(RawRow {
         rowid,
         name: text(row, 1, "name")?,
