@@ -15,7 +15,7 @@ use crate::programs::program;
 use crate::swift::Swift;
 
 /// How long anything may take that the agent should do by itself. Generous: the machine may be busy.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How an agent is started.
 #[derive(Clone, Debug)]
@@ -41,6 +41,21 @@ impl Default for Settings {
     }
 }
 
+/// What an agent is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// The cluster.
+    pub swift: &'a Swift,
+    /// The number of its node.
+    pub node: usize,
+    /// Mappings and credentials.
+    pub policies: &'a Policies,
+    /// `--state`.
+    pub state: &'a Path,
+    /// The rest.
+    pub settings: &'a Settings,
+}
+
 /// An agent that was started. Dropping it kills it.
 #[derive(Debug)]
 pub struct Agent {
@@ -56,30 +71,16 @@ impl Agent {
     ///
     /// # Errors
     /// It ended, or did not become ready.
-    pub async fn start(
-        swift: &Swift,
-        policies: &Policies,
-        state: &Path,
-        settings: &Settings,
-    ) -> Result<Self> {
-        Self::spawn(swift, policies, state, settings, &[])?
-            .answering("/readyz")
-            .await
+    pub async fn start(launch: &Launch<'_>) -> Result<Self> {
+        Self::spawn(launch, &[])?.answering("/readyz").await
     }
 
     /// Starts an agent and waits until it lives, loaded mappings or not.
     ///
     /// # Errors
     /// It ended, or did not come to life.
-    pub async fn start_unready(
-        swift: &Swift,
-        policies: &Policies,
-        state: &Path,
-        settings: &Settings,
-    ) -> Result<Self> {
-        Self::spawn(swift, policies, state, settings, &[])?
-            .answering("/livez")
-            .await
+    pub async fn start_unready(launch: &Launch<'_>) -> Result<Self> {
+        Self::spawn(launch, &[])?.answering("/livez").await
     }
 
     async fn answering(mut self, path: &str) -> Result<Self> {
@@ -98,24 +99,21 @@ impl Agent {
     ///
     /// # Errors
     /// It did not end.
-    pub async fn once(
-        swift: &Swift,
-        policies: &Policies,
-        state: &Path,
-        settings: &Settings,
-    ) -> Result<(ExitStatus, String)> {
-        let mut agent = Self::spawn(swift, policies, state, settings, &["--once"])?;
+    pub async fn once(launch: &Launch<'_>) -> Result<(ExitStatus, String)> {
+        let mut agent = Self::spawn(launch, &["--once"])?;
         let status = agent.ended(DEADLINE).await?;
         Ok((status, agent.said()))
     }
 
-    fn spawn(
-        swift: &Swift,
-        policies: &Policies,
-        state: &Path,
-        settings: &Settings,
-        more: &[&str],
-    ) -> Result<Self> {
+    fn spawn(launch: &Launch<'_>, more: &[&str]) -> Result<Self> {
+        let Launch {
+            swift,
+            node,
+            policies,
+            state,
+            settings,
+        } = *launch;
+        let node = &swift.nodes()[node];
         let (health, status) = (free_port()?, free_port()?);
         std::fs::create_dir_all(state)?;
         let log = state.join("agent.log");
@@ -127,10 +125,10 @@ impl Agent {
         let mut command = Command::new(program("onespace-node-agent")?);
         command
             .arg("--swift-dir")
-            .arg(swift.swift_dir())
+            .arg(node.swift_dir())
             .arg("--devices")
-            .arg(swift.devices())
-            .args(["--container-server", &swift.container_server()])
+            .arg(node.devices())
+            .args(["--container-server", &node.container_server()])
             .args(["--internal-endpoint", &endpoint])
             .arg("--mappings")
             .arg(policies.mappings())
@@ -251,15 +249,28 @@ impl Agent {
             if let Some(found) = look(self).await? {
                 return Ok(found);
             }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("the agent ended ({status}) before: {what}\n{}", self.said());
-            }
+            self.still_runs(what)?;
             if Instant::now() > deadline {
                 let report = self.report().await;
                 bail!("not within {DEADLINE:?}: {what}\n{report:?}\n{}", self.said());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Fails if it has ended.
+    pub(crate) fn still_runs(&mut self, before: &str) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the agent ended ({status}) before: {before}\n{}", self.said());
+        }
+        Ok(())
+    }
+
+    /// The end of what it logged.
+    pub(crate) fn said_last(&self) -> String {
+        let said = self.said();
+        let from = said.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
+        said[from..].to_owned()
     }
 
     /// Waits until it runs the files as they are now.

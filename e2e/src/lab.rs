@@ -1,14 +1,15 @@
 //! A lab: a real Swift, the embedded S3, a folder for policies and state.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
 
-use crate::agent::{Agent, Settings};
+use crate::agent::{Agent, Launch, Settings};
+use crate::agents::Agents;
 use crate::policies::Policies;
 use crate::s3::embedded::{EmbeddedS3, StoredHeaders, StoredObject};
 use crate::swift::{NO_HEADERS, Options, Swift, User};
@@ -19,7 +20,7 @@ pub const BUCKET: &str = "backup";
 /// What a scenario needs.
 pub struct Lab {
     /// Swift.
-    pub swift: Swift,
+    pub swift: Arc<Swift>,
     /// A user of it.
     pub user: User,
     /// The remote.
@@ -45,7 +46,14 @@ impl Lab {
     /// # Errors
     /// A server did not start.
     pub async fn with(options: Options) -> Result<Self> {
-        let swift = Swift::start(options).await?;
+        Self::on(Arc::new(Swift::start(options).await?)).await
+    }
+
+    /// A lab on a Swift that others may use, too: its remote, policies and agents are its own.
+    ///
+    /// # Errors
+    /// A server did not start.
+    pub async fn on(swift: Arc<Swift>) -> Result<Self> {
         let user = swift.user().await?;
         swift.internal(user.account()).create_account().await?;
         let s3 = EmbeddedS3::start()?;
@@ -89,6 +97,16 @@ impl Lab {
             .await
     }
 
+    /// Makes a container and has it copied by a policy of its name, to a prefix of its name.
+    ///
+    /// # Errors
+    /// Refused.
+    pub async fn follow(&self, container: &str) -> Result<()> {
+        self.container(container).await?;
+        let policy = self.policy(container, container, "");
+        self.policies.apply(&format!("{container}.yaml"), &policy)
+    }
+
     /// A policy `name` from a container to the embedded S3 under a prefix of the policy's name; `more` are further
     /// lines of its spec.
     #[must_use]
@@ -110,7 +128,13 @@ impl Lab {
     /// Where this lab's agent keeps its state.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.state_on(0)
+    }
+
+    /// Where the agent on this node keeps its state.
+    #[must_use]
+    pub fn state_on(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("state{node}"))
     }
 
     /// Starts the agent.
@@ -118,7 +142,15 @@ impl Lab {
     /// # Errors
     /// It did not become ready.
     pub async fn agent(&self) -> Result<Agent> {
-        Agent::start(&self.swift, &self.policies, &self.state(), &self.settings).await
+        self.agent_on(0).await
+    }
+
+    /// Starts the agent of this node.
+    ///
+    /// # Errors
+    /// It did not become ready.
+    pub async fn agent_on(&self, node: usize) -> Result<Agent> {
+        Agent::start(&self.launch(node, &self.state_on(node))).await
     }
 
     /// Starts the agent, and waits only until it lives: its mappings may be broken.
@@ -126,7 +158,7 @@ impl Lab {
     /// # Errors
     /// It ended.
     pub async fn unready_agent(&self) -> Result<Agent> {
-        Agent::start_unready(&self.swift, &self.policies, &self.state(), &self.settings).await
+        Agent::start_unready(&self.launch(0, &self.state())).await
     }
 
     /// Runs the agent with `--once`, and returns its exit code and log.
@@ -134,8 +166,26 @@ impl Lab {
     /// # Errors
     /// It did not end.
     pub async fn once(&self) -> Result<(i32, String)> {
-        let (status, log) = Agent::once(&self.swift, &self.policies, &self.state(), &self.settings).await?;
+        let (status, log) = Agent::once(&self.launch(0, &self.state())).await?;
         Ok((status.code().unwrap_or(-1), log))
+    }
+
+    fn launch<'a>(&'a self, node: usize, state: &'a Path) -> Launch<'a> {
+        Launch {
+            swift: &self.swift,
+            node,
+            policies: &self.policies,
+            state,
+            settings: &self.settings,
+        }
+    }
+
+    /// Starts an agent on each node.
+    ///
+    /// # Errors
+    /// One did not become ready.
+    pub async fn agents(&self) -> Result<Agents<'_>> {
+        Agents::start(self).await
     }
 
     /// Every object in the bucket, but for what a probe has there for a moment.

@@ -4,15 +4,18 @@
 //! process that started it.
 
 pub mod agent;
+pub mod agents;
 pub mod conformance;
 pub mod expect;
 pub mod fixtures;
 pub mod http;
+mod in_step;
 pub mod kube;
 pub mod lab;
 pub mod policies;
 pub mod ports;
 pub mod programs;
 pub mod s3;
+pub mod shared;
 pub mod swift;
 pub mod tools;

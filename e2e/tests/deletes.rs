@@ -232,7 +232,7 @@ async fn a_policy_that_does_not_propagate_deletes_keeps_every_copy() -> Result<(
 
 #[tokio::test]
 async fn a_404_without_proof_deletes_nothing_while_an_object_server_is_down() -> Result<()> {
-    let mut lab = Lab::with(Options {
+    let lab = Lab::with(Options {
         replicas: 3.0,
         object_servers: 3,
         ..Options::default()

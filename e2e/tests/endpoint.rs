@@ -155,7 +155,7 @@ async fn an_encrypted_cluster_is_copied_in_clear_through_an_endpoint_that_decryp
 
 #[tokio::test]
 async fn a_container_server_that_is_down_is_seen_and_what_it_kept_back_arrives_later() -> Result<()> {
-    let mut lab = Lab::start().await?;
+    let lab = Lab::start().await?;
     lab.container("photos").await?;
     lab.policies
         .apply("photos.yaml", &lab.policy("photos", "photos", ""))?;
@@ -169,7 +169,7 @@ async fn a_container_server_that_is_down_is_seen_and_what_it_kept_back_arrives_l
     // The update lies in the pending file, and nobody merges it.
     assert!(agent.stop().await?.success());
     lab.user.put("photos", "late", NO_HEADERS, "late").await?;
-    lab.swift.stop(Server::Container);
+    lab.swift.stop(Server::Container(0));
     let mut agent = lab.agent().await?;
     let report = agent
         .until_policy("the database named unreadable", "photos", |report| {
@@ -183,7 +183,7 @@ async fn a_container_server_that_is_down_is_seen_and_what_it_kept_back_arrives_l
         metrics.contains(r#"onespace_databases_unreadable{name="photos",namespace="swift"} 1"#),
         "{metrics}"
     );
-    lab.swift.start_again(Server::Container).await?;
+    lab.swift.start_again(Server::Container(0)).await?;
     agent
         .until("the object", async |_| Ok(lab.at("photos/late")))
         .await?;
@@ -191,7 +191,7 @@ async fn a_container_server_that_is_down_is_seen_and_what_it_kept_back_arrives_l
 
     // It goes down under a running agent, which must neither spin nor keep quiet.
     lab.user.put("photos", "later", NO_HEADERS, "later").await?;
-    lab.swift.stop(Server::Container);
+    lab.swift.stop(Server::Container(0));
     let before = cpu_seconds(agent.pid())?;
     let seen = agent
         .until("the object, or the trouble", async |agent| {
@@ -210,7 +210,7 @@ async fn a_container_server_that_is_down_is_seen_and_what_it_kept_back_arrives_l
         let spent = cpu_seconds(agent.pid())? - before;
         assert!(spent < 1.5, "{spent} s of work for nothing");
     }
-    lab.swift.start_again(Server::Container).await?;
+    lab.swift.start_again(Server::Container(0)).await?;
     agent
         .until("the object", async |_| Ok(lab.at("photos/later")))
         .await?;

@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use onespace_core::local::{MetaValue, SwiftObject};
 use onespace_core::row::{Row, RowKind};
 use onespace_core::timestamp::Timestamp;
-use onespace_e2e::swift::{Encryption, NO_HEADERS, Options, Segment, Server, Swift, User};
+use onespace_e2e::swift::{Encryption, NO_HEADERS, Options, Segment, Server, StoragePolicy, Swift, User};
 use onespace_stores::body::Body;
 use onespace_stores::source::{Answer, ObjectPath, Primaries, Read, Source as _, SourceError};
 use onespace_stores::swift::client::{SwiftSource, Timeouts};
@@ -336,10 +336,10 @@ async fn every_primary_object_server_is_asked() {
     let options = Options {
         replicas: 3.0,
         object_servers: 3,
-        policies: vec!["gold".to_owned(), "silver".to_owned()],
+        policies: ["gold", "silver"].map(StoragePolicy::replicated).to_vec(),
         ..Options::default()
     };
-    let mut swift = Swift::start(options).await.unwrap();
+    let swift = Swift::start(options).await.unwrap();
     let user = swift.user().await.unwrap();
     user.create_container("c", &[("x-storage-policy", "silver")])
         .await
@@ -420,7 +420,7 @@ async fn a_public_proxy_and_a_forgotten_keymaster_are_recognised() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_down_is_unavailable_and_a_missing_replica_is_the_objects_own_fault() {
-    let mut swift = Swift::start(Options::default()).await.unwrap();
+    let swift = Swift::start(Options::default()).await.unwrap();
     let (user, source, replica) = container(&swift, "c").await;
     user.put("c", "o", NO_HEADERS, "x").await.unwrap();
     swift.stop(Server::Object(0));
@@ -435,7 +435,7 @@ async fn an_endpoint_that_is_down_is_unavailable_and_a_missing_replica_is_the_ob
         matches!(&down, Err(SourceError::Unavailable { message, .. }) if message.contains("--internal-endpoint")),
         "{down:?}"
     );
-    swift.stop(Server::Container);
+    swift.stop(Server::Container(0));
     let LocalReplica {
         server,
         device,

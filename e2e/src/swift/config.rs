@@ -2,15 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{Encryption, Options};
+use super::{Encryption, Options, Scheme};
 
-/// The ports of one cluster.
+/// The ports of what a cluster has once.
 #[derive(Clone, Debug)]
 pub(super) struct Ports {
     pub memcached: u16,
-    pub account: u16,
-    pub container: u16,
-    pub objects: Vec<u16>,
     pub public: u16,
     pub internal: u16,
 }
@@ -21,11 +18,18 @@ pub(super) fn swift_conf(options: &Options) -> String {
         "[swift-hash]\nswift_hash_path_prefix = {}\nswift_hash_path_suffix = {}\n",
         options.hash_prefix, options.hash_suffix
     );
-    for (index, name) in options.policies.iter().enumerate() {
-        let _ = write!(
-            text,
-            "\n[storage-policy:{index}]\nname = {name}\npolicy_type = replication\n"
-        );
+    for (index, policy) in options.policies.iter().enumerate() {
+        let _ = writeln!(text, "\n[storage-policy:{index}]\nname = {}", policy.name);
+        match policy.scheme {
+            Scheme::Replicated => text.push_str("policy_type = replication\n"),
+            Scheme::ErasureCoded { data, parity } => {
+                let _ = write!(
+                    text,
+                    "policy_type = erasure_coding\nec_type = liberasurecode_rs_vand\n\
+                     ec_num_data_fragments = {data}\nec_num_parity_fragments = {parity}\n"
+                );
+            }
+        }
         if index == 0 {
             text.push_str("default = yes\n");
         }
@@ -33,8 +37,9 @@ pub(super) fn swift_conf(options: &Options) -> String {
     text
 }
 
-/// `account-server.conf`, `container-server.conf`, `object-server.conf` and `object-server-N.conf`.
-pub(super) fn storage_server(kind: &str, port: u16, folder: &str) -> String {
+/// `account-server.conf`, `container-server.conf`, `object-server.conf` and `object-server-N.conf` of the node in
+/// folder `node` of the cluster in `cluster`.
+pub(super) fn storage_server(options: &Options, kind: &str, port: u16, cluster: &str, node: &str) -> String {
     let app = format!("{kind}-server");
     let daemons: &[&str] = match kind {
         "account" => &["replicator", "auditor", "reaper"],
@@ -43,15 +48,21 @@ pub(super) fn storage_server(kind: &str, port: u16, folder: &str) -> String {
     };
     let mut text = format!(
         "[DEFAULT]\n\
-         swift_dir = {folder}/etc\n\
-         devices = {folder}/devices\n\
+         swift_dir = {node}/etc\n\
+         devices = {node}/devices\n\
          mount_check = false\n\
          bind_ip = 127.0.0.1\n\
          bind_port = {port}\n\
          workers = 0\n\
          disable_fallocate = true\n\
-         fallocate_reserve = 0\n\
-         \n\
+         fallocate_reserve = 0\n"
+    );
+    if let Some(age) = options.reclaim_age {
+        let _ = writeln!(text, "reclaim_age = {age}");
+    }
+    let _ = write!(
+        text,
+        "\n\
          [pipeline:main]\n\
          pipeline = healthcheck {app}\n\
          \n\
@@ -65,14 +76,36 @@ pub(super) fn storage_server(kind: &str, port: u16, folder: &str) -> String {
     for daemon in daemons {
         let _ = write!(
             text,
-            "\n[{kind}-{daemon}]\nrecon_cache_path = {folder}/cache\nrsync_timeout = 10\n"
+            "\n[{kind}-{daemon}]\nrecon_cache_path = {node}/cache\nrsync_timeout = 10\n"
         );
-        if (kind, *daemon) == ("container", "updater") || (kind, *daemon) == ("object", "updater") {
-            text.push_str("concurrency = 1\n");
+        match (kind, *daemon) {
+            ("container" | "object", "updater") => text.push_str("concurrency = 1\n"),
+            // Folders of this machine, by the port that they belong to: no rsync daemon is needed.
+            ("account" | "container", "replicator") => {
+                let _ = writeln!(text, "rsync_module = {cluster}/rsync/{{replication_port}}");
+            }
+            // Needs no rsync.
+            ("object", "replicator") => text.push_str("sync_method = ssync\n"),
+            ("container", "sharder") => {
+                let _ = writeln!(
+                    text,
+                    "internal_client_conf_path = {cluster}/etc/internal-client.conf"
+                );
+            }
+            _ => {}
         }
     }
     text
 }
+
+/// What the daemons run for rsync: they name options, one file, and a place on this machine.
+pub(super) const RSYNC: &str = "#!/bin/sh
+set -e
+while [ $# -gt 2 ]; do shift; done
+mkdir -p \"$(dirname \"$2\")\"
+cp \"$1\" \"$2.part\"
+mv \"$2.part\" \"$2\"
+";
 
 const FILTERS: &str = "
 [filter:catch_errors]
@@ -145,10 +178,18 @@ fn proxy_default(port: u16, folder: &str) -> String {
     )
 }
 
+/// Errors are never counted: a node that comes back is asked again at once.
+const PROXY: &str = "
+[app:proxy-server]
+use = egg:swift#proxy
+account_autocreate = true
+allow_account_management = true
+error_suppression_limit = 1000000
+";
+
 fn proxy_app(ports: &Ports) -> String {
     format!(
-        "\n[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\nallow_account_management = true\n\
-         \n[filter:cache]\nuse = egg:swift#memcache\nmemcache_servers = 127.0.0.1:{}\n",
+        "{PROXY}\n[filter:cache]\nuse = egg:swift#memcache\nmemcache_servers = 127.0.0.1:{}\n",
         ports.memcached
     )
 }
@@ -201,16 +242,23 @@ pub(super) fn internal_endpoint(options: &Options, ports: &Ports, folder: &str) 
             _ => {}
         }
     }
-    text.push_str("\n[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\nallow_account_management = true\n");
+    text.push_str(PROXY);
     text
 }
 
-/// `object-expirer.conf`.
-pub(super) fn expirer(ports: &Ports, folder: &str) -> String {
+/// `object-expirer.conf`, `container-reconciler.conf`: a daemon of the whole cluster, with a proxy of its own.
+pub(super) fn cluster_daemon(name: &str, ports: &Ports, folder: &str) -> String {
     format!(
-        "[DEFAULT]\nswift_dir = {folder}/etc\n\n[object-expirer]\nrecon_cache_path = {folder}/cache\n\
-         dequeue_from_legacy = true\n\n[pipeline:main]\npipeline = catch_errors cache proxy-server\n\
-         [filter:catch_errors]\nuse = egg:swift#catch_errors\n{}",
+        "{}\n[{name}]\nrecon_cache_path = {folder}/cache\ndequeue_from_legacy = true\n",
+        internal_client(ports, folder)
+    )
+}
+
+/// `internal-client.conf`: what the sharder sends requests through.
+pub(super) fn internal_client(ports: &Ports, folder: &str) -> String {
+    format!(
+        "[DEFAULT]\nswift_dir = {folder}/etc\n\n[pipeline:main]\npipeline = catch_errors cache proxy-server\n\
+         \n[filter:catch_errors]\nuse = egg:swift#catch_errors\n{}",
         proxy_app(ports)
     )
 }

@@ -1,90 +1,47 @@
-//! A real Swift on this machine: memcached, account, container and object servers, the proxy that users talk to,
-//! and the internal endpoint. Ready in a few seconds, in a folder of its own, gone without a trace when dropped.
+//! A real Swift on this machine: memcached, nodes with account, container and object servers, the proxy that users
+//! talk to, and the internal endpoint. Ready in a few seconds, in a folder of its own, gone without a trace when
+//! dropped.
 
 mod access;
 mod config;
+mod daemon;
+mod files;
+mod node;
+mod options;
 mod process;
+mod replica;
 mod user;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use anyhow::Result;
 
 use self::config::Ports;
+use self::node::object_configuration;
 use self::process::Process;
 use crate::http::Http;
 use crate::ports::free_port;
-use crate::tools::tool;
 
 pub use self::access::Access;
+pub use self::daemon::Daemon;
+pub use self::files::make_rings;
+pub use self::node::Node;
+pub use self::options::{Encryption, Options, Scheme, StoragePolicy};
+pub use self::replica::{Backup, Replica};
 pub use self::user::{NO_HEADERS, Segment, User, quote};
 
-/// Whether objects are encrypted at rest, and who can read them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encryption {
-    /// They are not.
-    #[default]
-    Off,
-    /// They are; the internal endpoint decrypts.
-    On,
-    /// They are, and someone forgot the middleware in the internal endpoint: it hands out ciphertext.
-    EndpointCannotDecrypt,
-}
-
-/// What kind of cluster.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Replicas of every ring.
-    pub replicas: f64,
-    /// Devices of each object server; the container and account servers use all of them.
-    pub devices: u32,
-    /// Object servers, each with devices of its own.
-    pub object_servers: u32,
-    /// Names of the storage policies; the first is the default one.
-    pub policies: Vec<String>,
-    /// Rings have 2^this partitions.
-    pub part_power: u32,
-    /// Encryption at rest.
-    pub encryption: Encryption,
-    /// `swift_hash_path_prefix`.
-    pub hash_prefix: String,
-    /// `swift_hash_path_suffix`.
-    pub hash_suffix: String,
-    /// Where to keep it; it stays there. Object files need room in extended attributes, which not every file
-    /// system has. Absent: a temporary folder in memory.
-    pub folder: Option<PathBuf>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            replicas: 1.0,
-            devices: 1,
-            object_servers: 1,
-            policies: vec!["gold".to_owned()],
-            part_power: 6,
-            encryption: Encryption::Off,
-            hash_prefix: "onespace-prefix".to_owned(),
-            hash_suffix: "onespace-suffix".to_owned(),
-            folder: None,
-        }
-    }
-}
-
-/// One server of the cluster.
+/// One server of the cluster. Nodes count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Server {
     /// Where tokens and cached container facts are kept.
     Memcached,
-    /// The account server.
-    Account,
-    /// The container server.
-    Container,
-    /// One of the object servers, from 0.
+    /// The account server of a node.
+    Account(usize),
+    /// The container server of a node.
+    Container(usize),
+    /// One of the object servers, counted over all nodes.
     Object(usize),
     /// The proxy that users talk to.
     Public,
@@ -92,27 +49,13 @@ pub enum Server {
     Internal,
 }
 
-/// A daemon that runs one pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Daemon {
-    /// Pushes rows between replicas; removes reclaimed tombstones.
-    ContainerReplicator,
-    /// Tells the account about the container's counts.
-    ContainerUpdater,
-    /// Delivers container updates that failed when the object was stored.
-    ObjectUpdater,
-    /// Pushes objects between replicas.
-    ObjectReplicator,
-    /// Removes expired objects.
-    ObjectExpirer,
-}
-
 /// A running cluster.
 #[derive(Debug)]
 pub struct Swift {
     // Before the folder: processes end first.
-    processes: BTreeMap<Server, Process>,
+    processes: Mutex<BTreeMap<Server, Process>>,
     ports: Ports,
+    nodes: Vec<Node>,
     options: Options,
     http: Http,
     path: PathBuf,
@@ -139,73 +82,75 @@ impl Swift {
         };
         let ports = Ports {
             memcached: free_port()?,
-            account: free_port()?,
-            container: free_port()?,
-            objects: (0..options.object_servers)
-                .map(|_| free_port())
-                .collect::<Result<_>>()?,
             public: free_port()?,
             internal: free_port()?,
         };
-        let mut swift = Self {
-            processes: BTreeMap::new(),
+        let nodes = (0..options.nodes as usize)
+            .map(|number| Node::new(&path, number, &options))
+            .collect::<Result<_>>()?;
+        let swift = Self {
+            processes: Mutex::default(),
             ports,
+            nodes,
             options,
             http: Http::default(),
             path,
             _folder: folder,
         };
-        swift.write_configuration()?;
-        swift.make_rings()?;
-        let servers = swift.servers();
-        for server in &servers {
-            swift.spawn(*server)?;
-        }
-        for server in servers {
-            swift.ready(server).await?;
-        }
+        swift.write_files()?;
+        swift.start_all(&swift.servers()).await?;
         Ok(swift)
     }
 
     /// Every server of this cluster.
     #[must_use]
     pub fn servers(&self) -> Vec<Server> {
-        let mut servers = vec![Server::Memcached, Server::Account, Server::Container];
-        servers.extend((0..self.ports.objects.len()).map(Server::Object));
-        servers.extend([Server::Public, Server::Internal]);
+        let nodes = (0..self.nodes.len()).flat_map(|node| self.servers_of(node));
+        std::iter::once(Server::Memcached)
+            .chain(nodes)
+            .chain([Server::Public, Server::Internal])
+            .collect()
+    }
+
+    fn servers_of(&self, node: usize) -> Vec<Server> {
+        let each = self.options.object_servers as usize;
+        let mut servers = vec![Server::Account(node), Server::Container(node)];
+        servers.extend((node * each..(node + 1) * each).map(Server::Object));
         servers
     }
 
-    /// The cluster's folder: `etc`, `devices`, `log`.
+    /// The cluster's folder: `etc` and `log` of what it has once, and a folder for each node.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.path
     }
 
-    /// What an agent gets as `--swift-dir`: swift.conf, rings, container-server.conf.
+    /// The nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    fn first(&self) -> &Node {
+        &self.nodes[0]
+    }
+
+    /// [`Node::swift_dir`] of the first node, which mostly is the only one.
     #[must_use]
     pub fn swift_dir(&self) -> PathBuf {
-        self.path.join("etc")
+        self.first().swift_dir()
     }
 
-    /// What an agent gets as `--devices`.
+    /// [`Node::devices`] of the first node.
     #[must_use]
     pub fn devices(&self) -> PathBuf {
-        self.path.join("devices")
+        self.first().devices()
     }
 
-    /// The names of the devices.
-    #[must_use]
-    pub fn device_names(&self) -> Vec<String> {
-        (0..self.options.object_servers * self.options.devices)
-            .map(|n| format!("d{n}"))
-            .collect()
-    }
-
-    /// The container server as the ring names it, `ip:port`.
+    /// [`Node::container_server`] of the first node.
     #[must_use]
     pub fn container_server(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.container)
+        self.first().container_server()
     }
 
     /// URL of the internal endpoint, without a path.
@@ -269,44 +214,39 @@ impl Swift {
     }
 
     /// Stops one server at once; its data stay.
-    pub fn stop(&mut self, server: Server) {
-        self.processes.remove(&server);
+    pub fn stop(&self, server: Server) {
+        self.running().remove(&server);
+    }
+
+    /// Stops every server of a node at once; its data stay.
+    pub fn stop_node(&self, node: usize) {
+        for server in self.servers_of(node) {
+            self.stop(server);
+        }
     }
 
     /// Starts a server that was stopped, and waits until it is ready.
     ///
     /// # Errors
     /// It did not become ready.
-    pub async fn start_again(&mut self, server: Server) -> Result<()> {
-        self.spawn(server)?;
-        self.ready(server).await
+    pub async fn start_again(&self, server: Server) -> Result<()> {
+        self.start_all(&[server]).await
     }
 
-    /// Runs one pass of a daemon.
+    /// Starts the servers of a node that do not run, and waits until they are ready.
     ///
     /// # Errors
-    /// It failed, or did not end in time.
-    pub async fn run_once(&self, daemon: Daemon) -> Result<()> {
-        let (program, configurations) = match daemon {
-            Daemon::ContainerReplicator => (
-                "swift-container-replicator",
-                vec!["container-server.conf".to_owned()],
-            ),
-            Daemon::ContainerUpdater => (
-                "swift-container-updater",
-                vec!["container-server.conf".to_owned()],
-            ),
-            Daemon::ObjectUpdater => ("swift-object-updater", self.object_configurations()),
-            Daemon::ObjectReplicator => ("swift-object-replicator", self.object_configurations()),
-            Daemon::ObjectExpirer => ("swift-object-expirer", vec!["object-expirer.conf".to_owned()]),
-        };
-        for configuration in configurations {
-            let arguments = [self.configuration(&configuration), "once".to_owned()];
-            Process::start(&self.path, program, program, &arguments)?
-                .finished()
-                .await?;
-        }
-        Ok(())
+    /// One did not become ready.
+    pub async fn start_node(&self, node: usize) -> Result<()> {
+        self.start_all(&self.servers_of(node)).await
+    }
+
+    /// Starts every server that does not run, and waits until they are ready.
+    ///
+    /// # Errors
+    /// One did not become ready.
+    pub async fn mend(&self) -> Result<()> {
+        self.start_all(&self.servers()).await
     }
 
     /// Runs one of Swift's command-line programs of the venv with this cluster's configuration and returns when it ended.
@@ -319,157 +259,92 @@ impl Swift {
             .await
     }
 
-    fn object_configurations(&self) -> Vec<String> {
-        (0..self.ports.objects.len()).map(object_configuration).collect()
+    async fn start_all(&self, servers: &[Server]) -> Result<()> {
+        let mut started = Vec::new();
+        for server in servers {
+            if !self.running().contains_key(server) {
+                started.push((*server, self.spawn(*server)?));
+            }
+        }
+        for (server, mut process) in started {
+            let port = self.port(server);
+            if server == Server::Memcached {
+                process.listening(port).await?;
+            } else {
+                process.ready(&self.http, port).await?;
+            }
+            self.running().insert(server, process);
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Server, Process>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where an object server is: its node, and its place among that node's.
+    fn object_server(&self, index: usize) -> (&Node, usize) {
+        let each = self.options.object_servers as usize;
+        (&self.nodes[index / each], index % each)
+    }
+
+    fn spawn(&self, server: Server) -> Result<Process> {
+        let (name, program, configuration) = match server {
+            Server::Memcached => {
+                let port = self.ports.memcached.to_string();
+                // -u: memcached refuses to run as root without a name.
+                let arguments = ["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "nobody"];
+                let arguments = arguments.map(str::to_owned);
+                return Process::start(&self.path, "memcached", "memcached", &arguments);
+            }
+            Server::Account(node) => (
+                format!("account-{node}"),
+                "swift-account-server",
+                self.nodes[node].configuration("account-server.conf"),
+            ),
+            Server::Container(node) => (
+                format!("container-{node}"),
+                "swift-container-server",
+                self.nodes[node].configuration("container-server.conf"),
+            ),
+            Server::Object(index) => {
+                let (node, at) = self.object_server(index);
+                (
+                    format!("object-{index}"),
+                    "swift-object-server",
+                    node.configuration(&object_configuration(at)),
+                )
+            }
+            Server::Public => (
+                "public".to_owned(),
+                "swift-proxy-server",
+                self.configuration("proxy-server.conf"),
+            ),
+            Server::Internal => (
+                "internal".to_owned(),
+                "swift-proxy-server",
+                self.configuration("internal-endpoint.conf"),
+            ),
+        };
+        Process::start(&self.path, &name, program, &[configuration])
     }
 
     fn configuration(&self, name: &str) -> String {
         self.path.join("etc").join(name).display().to_string()
     }
 
-    fn write_configuration(&self) -> Result<()> {
-        let folder = self.path.display().to_string();
-        for name in ["etc", "log", "cache", "devices"] {
-            std::fs::create_dir_all(self.path.join(name))?;
-        }
-        for device in self.device_names() {
-            std::fs::create_dir_all(self.devices().join(device))?;
-        }
-        let (options, ports) = (&self.options, &self.ports);
-        let mut files = vec![
-            ("swift.conf".to_owned(), config::swift_conf(options)),
-            (
-                "account-server.conf".to_owned(),
-                config::storage_server("account", ports.account, &folder),
-            ),
-            (
-                "container-server.conf".to_owned(),
-                config::storage_server("container", ports.container, &folder),
-            ),
-            (
-                "proxy-server.conf".to_owned(),
-                config::public_proxy(options, ports, &folder),
-            ),
-            (
-                "internal-endpoint.conf".to_owned(),
-                config::internal_endpoint(options, ports, &folder),
-            ),
-            ("object-expirer.conf".to_owned(), config::expirer(ports, &folder)),
-        ];
-        for (index, port) in ports.objects.iter().enumerate() {
-            files.push((
-                object_configuration(index),
-                config::storage_server("object", *port, &folder),
-            ));
-        }
-        for (name, text) in files {
-            // Bytes beyond ASCII in a hash prefix are written as Swift reads them: latin-1.
-            let bytes: Vec<u8> = text
-                .chars()
-                .map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?'))
-                .collect();
-            std::fs::write(self.path.join("etc").join(&name), bytes).with_context(|| name)?;
-        }
-        std::fs::write(self.path.join("run.py"), include_str!("run.py"))?;
-        Ok(())
-    }
-
-    fn make_rings(&self) -> Result<()> {
-        let names = self.device_names();
-        let per_server = self.options.devices as usize;
-        let ring = |name: &str, port_of: &dyn Fn(usize) -> u16| {
-            let devices: Vec<_> = names
-                .iter()
-                .enumerate()
-                .map(|(at, device)| {
-                    json!({"region": 1, "zone": at / per_server + 1, "ip": "127.0.0.1", "port": port_of(at),
-                           "device": device, "weight": 100})
-                })
-                .collect();
-            json!({"path": self.path.join("etc").join(format!("{name}.ring.gz")), "partPower": self.options.part_power,
-                   "replicas": self.options.replicas, "devices": devices})
-        };
-        let object_port = |at: usize| self.ports.objects[at / per_server];
-        let mut rings = vec![
-            ring("account", &|_| self.ports.account),
-            ring("container", &|_| self.ports.container),
-            ring("object", &object_port),
-        ];
-        for index in 1..self.options.policies.len() {
-            rings.push(ring(&format!("object-{index}"), &object_port));
-        }
-        make_rings(&json!(rings))
-    }
-
-    fn spawn(&mut self, server: Server) -> Result<()> {
-        let (name, program, arguments) = match server {
-            Server::Memcached => (
-                "memcached".to_owned(),
-                "memcached",
-                // -u: memcached refuses to run as root without a name.
-                [
-                    "-l",
-                    "127.0.0.1",
-                    "-p",
-                    &self.ports.memcached.to_string(),
-                    "-U",
-                    "0",
-                    "-u",
-                    "nobody",
-                ]
-                .map(str::to_owned)
-                .to_vec(),
-            ),
-            Server::Account => self.program("account", "swift-account-server", "account-server.conf"),
-            Server::Container => self.program("container", "swift-container-server", "container-server.conf"),
-            Server::Object(index) => self.program(
-                &format!("object-{index}"),
-                "swift-object-server",
-                &object_configuration(index),
-            ),
-            Server::Public => self.program("public", "swift-proxy-server", "proxy-server.conf"),
-            Server::Internal => self.program("internal", "swift-proxy-server", "internal-endpoint.conf"),
-        };
-        let process = Process::start(&self.path, &name, program, &arguments)?;
-        self.processes.insert(server, process);
-        Ok(())
-    }
-
-    fn program(
-        &self,
-        name: &str,
-        program: &'static str,
-        configuration: &str,
-    ) -> (String, &'static str, Vec<String>) {
-        (name.to_owned(), program, vec![self.configuration(configuration)])
-    }
-
-    async fn ready(&mut self, server: Server) -> Result<()> {
-        let port = match server {
+    fn port(&self, server: Server) -> u16 {
+        match server {
             Server::Memcached => self.ports.memcached,
-            Server::Account => self.ports.account,
-            Server::Container => self.ports.container,
-            Server::Object(index) => self.ports.objects[index],
+            Server::Account(node) => self.nodes[node].account,
+            Server::Container(node) => self.nodes[node].container,
+            Server::Object(index) => {
+                let (node, at) = self.object_server(index);
+                node.objects[at]
+            }
             Server::Public => self.ports.public,
             Server::Internal => self.ports.internal,
-        };
-        let process = self
-            .processes
-            .get_mut(&server)
-            .context("the server was not started")?;
-        if server == Server::Memcached {
-            process.listening(port).await
-        } else {
-            process.ready(&self.http, port).await
         }
-    }
-}
-
-fn object_configuration(index: usize) -> String {
-    if index == 0 {
-        "object-server.conf".to_owned()
-    } else {
-        format!("object-server-{index}.conf")
     }
 }
 
@@ -483,26 +358,4 @@ fn temporary_folder() -> Result<tempfile::TempDir> {
     } else {
         builder.tempdir()?
     })
-}
-
-/// Makes rings with Swift's own builder; `rings.py` says what a ring's description is.
-///
-/// # Errors
-/// The builder refused.
-pub fn make_rings(rings: &serde_json::Value) -> Result<()> {
-    let mut child = Command::new(tool("venv/bin/python")?)
-        .args(["-W", "ignore", "-c", include_str!("rings.py")])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(rings.to_string().as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    ensure!(
-        output.status.success(),
-        "the ring builder failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

@@ -17,6 +17,7 @@ import sys
 import threading
 
 folder, name, program = sys.argv[1:4]
+os.environ["PATH"] = f"{folder}/bin:{os.environ.get('PATH', '')}"  # what takes rsync's place
 lifeline = os.dup(0)  # Swift replaces its standard input.
 wait = os.read  # before eventlet replaces it
 

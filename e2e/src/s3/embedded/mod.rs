@@ -144,6 +144,12 @@ impl EmbeddedS3 {
         }
     }
 
+    /// Keys that were there and that a request removed, in the order of their removal.
+    #[must_use]
+    pub fn deleted(&self) -> Vec<String> {
+        self.store.lock().deleted.clone()
+    }
+
     /// Answers with other names of metadata than were stored, as some servers do.
     pub fn alter_metadata_names(&self, alter: fn(&str) -> String) {
         self.store.lock().altered_names = Some(alter);

@@ -465,7 +465,9 @@ impl S3 for Operations {
         {
             return Err(s3_error!(PreconditionFailed));
         }
-        objects.remove(&input.key);
+        if objects.remove(&input.key).is_some() {
+            contents.deleted.push(input.key);
+        }
         Ok(S3Response::with_status(
             DeleteObjectOutput::default(),
             StatusCode::NO_CONTENT,
@@ -479,7 +481,7 @@ impl S3 for Operations {
         let input = request.input;
         let mut contents = self.store.lock();
         let objects = bucket_mut(&mut contents, &input.bucket)?;
-        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
+        let (mut deleted, mut errors, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for named in input.delete.objects {
             let there = objects.get(&named.key);
             if let (Some(wanted), Some(object)) = (&named.e_tag, there)
@@ -492,7 +494,9 @@ impl S3 for Operations {
                 });
                 continue;
             }
-            objects.remove(&named.key);
+            if objects.remove(&named.key).is_some() {
+                removed.push(named.key.clone());
+            }
             if input.delete.quiet != Some(true) {
                 deleted.push(DeletedObject {
                     key: Some(named.key),
@@ -500,6 +504,7 @@ impl S3 for Operations {
                 });
             }
         }
+        contents.deleted.append(&mut removed);
         Ok(S3Response::new(DeleteObjectsOutput {
             deleted: Some(deleted),
             errors: Some(errors),

@@ -74,6 +74,8 @@ pub(super) struct Contents {
     pub buckets: BTreeMap<String, Bucket>,
     pub uploads: HashMap<String, Upload>,
     pub uploads_made: u64,
+    /// Keys that were there and that a request removed, in the order of their removal.
+    pub deleted: Vec<String>,
     pub altered_names: Option<fn(&str) -> String>,
 }
 
