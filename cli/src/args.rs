@@ -34,6 +34,48 @@ pub enum Command {
     Verify(Verify),
     /// Show what an agent does; on a terminal the table is renewed while there is a backlog.
     Status(Status),
+    /// Have an agent try held rows again.
+    Retry(Retry),
+    /// Have an agent carry out a batch of deletes that waits for a person.
+    ReleaseDeletes(ReleaseDeletes),
+}
+
+/// Options of `retry`.
+#[derive(Debug, ClapArgs)]
+pub struct Retry {
+    /// The agent's `--status-listen`.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONESPACE_AGENT",
+        default_value = "http://127.0.0.1:9181"
+    )]
+    pub agent: String,
+    /// The mapping's id, from `onespace status --json`.
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Only this object, `container/object`; the default is every held row of the mapping.
+    #[arg(value_name = "OBJECT")]
+    pub object: Option<String>,
+}
+
+/// Options of `release-deletes`.
+#[derive(Debug, ClapArgs)]
+pub struct ReleaseDeletes {
+    /// The agent's `--status-listen`.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONESPACE_AGENT",
+        default_value = "http://127.0.0.1:9181"
+    )]
+    pub agent: String,
+    /// The mapping's id, from `onespace status --json`.
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// The batch's id, from the same place: only this batch is released.
+    #[arg(value_name = "BATCH")]
+    pub batch: String,
 }
 
 /// Options of `status`.

@@ -8,6 +8,7 @@ pub mod input;
 pub mod render;
 pub mod run;
 pub mod status;
+pub mod tell;
 pub mod validate;
 pub mod verify;
 pub mod write_set;

@@ -13,6 +13,8 @@ pub fn run(args: Args, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
         Command::Import(import) => crate::import::run(&import, out, err),
         Command::Verify(verify) => crate::verify::run(&verify, out, err),
         Command::Status(status) => crate::status::run(&status, out),
+        Command::Retry(retry) => crate::tell::retry(&retry, out),
+        Command::ReleaseDeletes(release) => crate::tell::release_deletes(&release, out),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

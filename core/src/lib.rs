@@ -3,6 +3,7 @@
 //! Everything here is pure: values in, values out. Nothing opens a file, a socket or a clock, so every rule can
 //! be tested with data alone. The programs around it are thin shells.
 
+pub mod budget;
 pub mod credentials;
 pub mod load;
 pub mod local;

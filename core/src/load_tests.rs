@@ -57,6 +57,7 @@ fn mapping(id: &str, account: &str, container: &str) -> Mapping {
         copy_after: 5,
         retain_local_segments: true,
         propagate_delete: true,
+        delete_budget: None,
         exclude: Some("tmp/".into()),
         select: Some(Select {
             matcher: Some(Match::Not(Box::new(Match::Metadata {

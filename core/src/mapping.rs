@@ -20,7 +20,15 @@ pub const ALL_CONTAINERS: &str = "/*";
 pub const SHARDS: usize = 16;
 
 /// The features that a mapping may require and that this version knows.
-pub const FEATURES: &[&str] = &["sync", "account-wide", "select", "exclude", "copy-after", "slo"];
+pub const FEATURES: &[&str] = &[
+    "sync",
+    "account-wide",
+    "select",
+    "exclude",
+    "copy-after",
+    "slo",
+    "delete-budget",
+];
 
 /// The identity of a mapping: 32 hex digits over source and target, never over a resource's name or uid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -170,6 +178,9 @@ pub struct Mapping {
     pub retain_local_segments: bool,
     /// User deletes are carried out at the remote.
     pub propagate_delete: bool,
+    /// At most so many deletes in a window; more are held as a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_budget: Option<crate::budget::DeleteBudget>,
     /// Regular expression, matched at the start of the object name; what matches is left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<String>,

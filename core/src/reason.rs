@@ -122,6 +122,16 @@ reasons! {
 }
 
 reasons! {
+    /// Why deletes wait for a person while all else goes on.
+    StallReason {
+        /// They exceed the policy's `deleteBudget`.
+        DeletesHeld,
+        /// A reconciling pass would delete more than one copy in a hundred.
+        MassDelete,
+    }
+}
+
+reasons! {
     /// Why a mapping is refused: nothing of it runs.
     RefuseReason {
         /// The mapping could not be parsed.

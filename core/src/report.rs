@@ -216,7 +216,7 @@ pub struct HeldRow {
     pub next_try: Option<String>,
 }
 
-/// A batch of deletes beyond the budget.
+/// A batch of deletes that waits until a person releases it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldDeletes {
@@ -224,6 +224,9 @@ pub struct HeldDeletes {
     pub id: String,
     /// How many.
     pub rows: u64,
+    /// A [`crate::reason::StallReason`].
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// Triggers by token.

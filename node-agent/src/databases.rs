@@ -153,6 +153,9 @@ pub trait Databases: Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Vec<ReadRow>, DatabaseError>> + Send;
 
+    /// How many live rows there are, without counting them.
+    fn live_rows(&self, replica: &Replica) -> impl Future<Output = Result<u64, DatabaseError>> + Send;
+
     /// The name at a ROWID, if a row is there.
     fn name_at(
         &self,

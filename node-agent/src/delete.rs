@@ -10,23 +10,25 @@ use onespace_stores::source::{Answer, Read, Source};
 
 use crate::clock::Clock;
 use crate::copy::Job;
+use crate::state::{Allowance, Begun};
 use crate::stop::{from_remote, from_source, from_state};
 use crate::work::Work;
 
 impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
-    /// Carries out a tombstone row. The database must have no live row of that name.
+    /// Carries out a tombstone row of the database that the allowance names, which must have no live row of that name.
     ///
     /// At most five requests: look at the remote, ask Swift, remove object (and manifest), ask Swift again.
     ///
     /// # Errors
     /// [`Stop`]: the row waits, or the mapping pauses.
-    pub async fn delete(&self, container: &str, row: &Row) -> Result<Done, Stop> {
+    pub async fn delete(&self, row: &Row, allowance: &Allowance) -> Result<Deleted, Stop> {
+        let container = &allowance.database.container;
         if first(row, self.mapping.propagate_delete) == First::Leave {
-            return Ok(Done::LeftAlone);
+            return Ok(Done::LeftAlone.into());
         }
         let Ok(job) = self.job(container, row) else {
             // What could never be stored need not be removed.
-            return Ok(Done::LeftAlone);
+            return Ok(Done::LeftAlone.into());
         };
         let state = |error| from_state(&error);
         let begun = self
@@ -40,7 +42,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
                 if held.reason == HoldReason::NameNotRepresentable
                     || (held.reason == HoldReason::ForeignCopy && !self.capabilities.holds(&job.key)) =>
             {
-                return Ok(Done::LeftAlone);
+                return Ok(Done::LeftAlone.into());
             }
             look => look?,
         };
@@ -54,23 +56,23 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             AfterLook::Absent if begun => {}
             AfterLook::Absent => {
                 self.bucket_is_there(looked_at).await?;
-                return Ok(Done::LeftAlone);
+                return Ok(Done::LeftAlone.into());
             }
             AfterLook::Superseded => {
                 if begun {
                     self.end_delete(&job).await?;
                 }
-                return Ok(Done::Superseded);
+                return Ok(Done::Superseded.into());
             }
             AfterLook::Hold(held) => return Err(held.into()),
             AfterLook::AskSwift => {
                 if let Some(done) = self.confirm_deleted(&job).await? {
-                    return Ok(done);
+                    return Ok(done.into());
                 }
-                self.state
-                    .begin_delete(&self.mapping.id, container, &row.name, self.now())
-                    .await
-                    .map_err(state)?;
+                let begun = self.state.begin_delete(allowance, &row.name, self.now()).await;
+                if begun.map_err(state)? == Begun::OverBudget {
+                    return Ok(Deleted::OverBudget);
+                }
             }
         }
         self.remove(
@@ -91,10 +93,10 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             };
             self.copy(container, &revived, Trust::None).await?;
             self.end_delete(&job).await?;
-            return Ok(Done::Superseded);
+            return Ok(Done::Superseded.into());
         }
         self.end_delete(&job).await?;
-        Ok(Done::Deleted)
+        Ok(Done::Deleted.into())
     }
 
     /// Asks Swift whether the name is still deleted. `Some` = it is not, and nothing is to be done here.
@@ -164,6 +166,21 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             .end_delete(&self.mapping.id, job.container, &job.row.name, &job.key)
             .await
             .map_err(|error| from_state(&error))
+    }
+}
+
+/// What became of a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// There is nothing more to do.
+    Done(Done),
+    /// It could be carried out, but the budget is used up.
+    OverBudget,
+}
+
+impl From<Done> for Deleted {
+    fn from(done: Done) -> Self {
+        Self::Done(done)
     }
 }
 

@@ -110,10 +110,7 @@ async fn answer(server: Server, reporter: &Reporter, request: Request<Incoming>)
             status(reporter, request.uri().query().unwrap_or_default())
         }
         (Server::Status, &Method::POST, "/retry") => retry(reporter, request).await,
-        (Server::Status, &Method::POST, "/release-deletes") => text(
-            StatusCode::NOT_IMPLEMENTED,
-            "this agent holds no deletes: policies with deleteBudget are refused\n",
-        ),
+        (Server::Status, &Method::POST, "/release-deletes") => release_deletes(reporter, request).await,
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -144,34 +141,73 @@ struct Retry {
 }
 
 async fn retry(reporter: &Reporter, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let body = tokio::time::timeout(
-        PATIENCE,
-        Limited::new(request.into_body(), LARGEST_BODY).collect(),
-    )
-    .await;
-    let Ok(Ok(body)) = body else {
-        return text(StatusCode::BAD_REQUEST, "the body did not arrive\n");
-    };
-    let wanted: Retry = match serde_json::from_slice(&body.to_bytes()) {
+    let Retry { id, object } = match read(request, "{\"id\", \"object\"?}").await {
         Ok(wanted) => wanted,
-        Err(error) => {
-            return text(
-                StatusCode::BAD_REQUEST,
-                &format!("not {{\"id\", \"object\"?}}: {error}\n"),
-            );
-        }
+        Err(refusal) => return refusal,
     };
-    let Some(commands) = reporter.commands(&wanted.id) else {
+    tell(
+        reporter,
+        &id,
+        Command::Retry(object),
+        "held rows are tried again\n",
+    )
+    .await
+}
+
+#[derive(Deserialize)]
+struct ReleaseDeletes {
+    id: String,
+    batch: String,
+}
+
+async fn release_deletes(reporter: &Reporter, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let ReleaseDeletes { id, batch } = match read(request, "{\"id\", \"batch\"}").await {
+        Ok(wanted) => wanted,
+        Err(refusal) => return refusal,
+    };
+    let held = reporter
+        .mappings()
+        .into_iter()
+        .find(|mapping| mapping.id == id)
+        .and_then(|mapping| mapping.held_deletes);
+    if held.is_some_and(|held| held.id != batch) {
+        return text(
+            StatusCode::CONFLICT,
+            "another batch of deletes waits now; /status shows its id and size\n",
+        );
+    }
+    tell(
+        reporter,
+        &id,
+        Command::ReleaseDeletes(batch),
+        "the deletes are carried out\n",
+    )
+    .await
+}
+
+/// The command in a request's body.
+async fn read<T: serde::de::DeserializeOwned>(
+    request: Request<Incoming>,
+    form: &str,
+) -> Result<T, Response<Full<Bytes>>> {
+    let body = Limited::new(request.into_body(), LARGEST_BODY).collect();
+    let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, body).await else {
+        return Err(text(StatusCode::BAD_REQUEST, "the body did not arrive\n"));
+    };
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| text(StatusCode::BAD_REQUEST, &format!("not {form}: {error}\n")))
+}
+
+/// Passes a command on to a mapping.
+async fn tell(reporter: &Reporter, id: &str, command: Command, done: &str) -> Response<Full<Bytes>> {
+    let Some(commands) = reporter.commands(id) else {
         return text(
             StatusCode::NOT_FOUND,
             "no such mapping runs here; /status lists their ids\n",
         );
     };
-    match commands
-        .send_timeout(Command::Retry(wanted.object), PATIENCE)
-        .await
-    {
-        Ok(()) => text(StatusCode::ACCEPTED, "held rows are tried again\n"),
+    match commands.send_timeout(command, PATIENCE).await {
+        Ok(()) => text(StatusCode::ACCEPTED, done),
         Err(_) => text(
             StatusCode::SERVICE_UNAVAILABLE,
             "the mapping is busy; try again\n",

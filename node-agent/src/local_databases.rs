@@ -305,6 +305,10 @@ impl Databases for LocalDatabases {
         Ok(rows.into_iter().map(from_row).collect())
     }
 
+    async fn live_rows(&self, replica: &Replica) -> Result<u64, DatabaseError> {
+        self.read(replica, ContainerDb::live_rows).await
+    }
+
     async fn name_at(&self, replica: &Replica, rowid: i64) -> Result<Option<String>, DatabaseError> {
         self.read(replica, move |db| db.row_at(rowid)).await
     }

@@ -199,7 +199,11 @@ async fn finished(running: watch::Receiver<Running>) -> anyhow::Result<Ended> {
                 report.message.as_deref().unwrap_or_default()
             );
         }
-        let held: u64 = reports.iter().map(|report| report.held.rows).sum();
+        let waiting = |report: &MappingReport| report.held_deletes.as_ref().map_or(0, |batch| batch.rows);
+        let held: u64 = reports
+            .iter()
+            .map(|report| report.held.rows + waiting(report))
+            .sum();
         return Ok(if held > 0 { Ended::Held } else { Ended::Done });
     }
 }

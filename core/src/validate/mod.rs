@@ -12,12 +12,13 @@ mod unsupported;
 
 use std::fmt;
 
-use onespace_crds::{EncryptionType, SyncPolicy, SyncPolicySpec, Toggle};
+use onespace_crds::{DeleteBudgetMax, EncryptionType, SyncPolicy, SyncPolicySpec, Toggle};
 
 pub use conflict::{Candidate, Clash, Conflict, settle};
 pub use endpoint::Endpoint;
 pub use references::{ConfigMapObject, SecretObject, resolve};
 
+use crate::budget::BudgetMax;
 use crate::mapping::{
     ALL_CONTAINERS, CredentialRef, Encryption, Mapping, MappingState, Mode, PolicyRef, Source, Target,
     Triggers,
@@ -100,8 +101,8 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         exclude,
         select,
         min_segment_size,
+        delete_budget,
         // Refused above whenever they are set.
-        delete_budget: _,
         propagate_expiration: _,
         expiration_offset: _,
         remote_delete_after: _,
@@ -150,6 +151,9 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
             "name a Secret in secretRef",
         ));
     }
+    let delete_budget = delete_budget
+        .as_ref()
+        .and_then(|budget| self::delete_budget(budget, &mut findings));
     let triggers = triggers(policy, &mut findings);
     let policy_ref = reference(policy, &mut findings);
 
@@ -208,6 +212,7 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         copy_after: copy_after.as_ref().map_or(0, onespace_crds::Duration::seconds),
         retain_local_segments: retain_local_segments.unwrap_or(true),
         propagate_delete: propagate_delete.unwrap_or(sync),
+        delete_budget,
         exclude: exclude.clone(),
         select: select.as_ref().map(selection),
         min_segment_size: min_segment_size
@@ -246,12 +251,50 @@ fn requires(mapping: &Mapping) -> Vec<String> {
         ("select", mapping.select.is_some()),
         ("exclude", mapping.exclude.is_some()),
         ("copy-after", mapping.copy_after > 0),
+        ("delete-budget", mapping.delete_budget.is_some()),
     ];
     wanted
         .into_iter()
         .filter(|(_, wanted)| *wanted)
         .map(|(feature, _)| feature.to_owned())
         .collect()
+}
+
+/// An hour, unless the policy says otherwise.
+const BUDGET_WINDOW: u64 = 3600;
+
+fn delete_budget(
+    budget: &onespace_crds::DeleteBudget,
+    findings: &mut Vec<Finding>,
+) -> Option<crate::budget::DeleteBudget> {
+    let onespace_crds::DeleteBudget { max, window } = budget;
+    let max = match max {
+        DeleteBudgetMax::Count(rows) => Ok(BudgetMax::Rows((*rows).into())),
+        DeleteBudgetMax::Text(text) => BudgetMax::parse(text),
+    };
+    let mut refuse = |field: &str, message: String| {
+        findings.push(Finding::new(
+            format!("spec.deleteBudget.{field}"),
+            PolicyFault::Invalid,
+            message,
+        ));
+    };
+    let window = window
+        .as_ref()
+        .map_or(BUDGET_WINDOW, onespace_crds::Duration::seconds);
+    if window == 0 {
+        refuse(
+            "window",
+            "a window of no time limits nothing: give one, like 1h".to_owned(),
+        );
+    }
+    match max {
+        Ok(max) => Some(crate::budget::DeleteBudget { max, window }),
+        Err(error) => {
+            refuse("max", error.to_string());
+            None
+        }
+    }
 }
 
 fn reference(policy: &SyncPolicy, findings: &mut Vec<Finding>) -> PolicyRef {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::budget::{BudgetMax, DeleteBudget};
 use crate::mapping::Mapping;
 
 fn base() -> Value {
@@ -171,7 +172,6 @@ fn what_is_not_done_yet_is_refused_by_name_and_never_ignored() {
         ("/target/protocol", json!("Swift")),
         ("/target/swift", json!({"account": "AUTH_x"})),
         ("/target/httpProxy", json!("http://proxy:3128")),
-        ("/deleteBudget", json!({"max": "5%"})),
         ("/propagateExpiration", json!(true)),
         ("/expirationOffset", duration.clone()),
         ("/remoteDeleteAfter", duration.clone()),
@@ -199,6 +199,28 @@ fn what_is_not_done_yet_is_refused_by_name_and_never_ignored() {
             "spec.target.credentials.ambient".to_owned(),
             PolicyFault::NotYetSupported
         )]
+    );
+}
+
+#[test]
+fn a_delete_budget_is_a_number_or_a_share_within_an_hour_unless_a_window_is_given() {
+    let budget = |value| valid(&[("/deleteBudget", value)]).delete_budget.unwrap();
+    let of = |max, window| DeleteBudget { max, window };
+    assert_eq!(budget(json!({"max": 100})), of(BudgetMax::Rows(100), 3600));
+    assert_eq!(
+        budget(json!({"max": "0.5%", "window": "1d"})),
+        of(BudgetMax::Share(500), 86400)
+    );
+    assert_eq!(valid(&[]).delete_budget, None);
+    assert!(
+        valid(&[("/deleteBudget", json!({"max": 1}))])
+            .requires
+            .contains(&"delete-budget".to_owned()),
+        "an agent that knows no budgets must not run it"
+    );
+    assert_eq!(
+        findings(&[("/deleteBudget", json!({"max": 1, "window": "0s"}))]),
+        [("spec.deleteBudget.window".to_owned(), PolicyFault::Invalid)]
     );
 }
 

@@ -11,7 +11,6 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
     let SyncPolicySpec {
         mode,
         target,
-        delete_budget,
         propagate_expiration,
         expiration_offset,
         remote_delete_after,
@@ -28,6 +27,7 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
         copy_after: _,
         retain_local_segments: _,
         propagate_delete: _,
+        delete_budget: _,
         exclude: _,
         select: _,
         min_segment_size: _,
@@ -82,11 +82,6 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
             "target.httpProxy",
             http_proxy.is_some(),
             "forward proxies are not supported yet: remove it",
-        ),
-        (
-            "deleteBudget",
-            delete_budget.is_some(),
-            "a budget of deletes is not supported yet: remove it (every delete is then carried out), or set propagateDelete: false",
         ),
         (
             "propagateExpiration",

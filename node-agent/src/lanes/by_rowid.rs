@@ -28,6 +28,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         } else {
             self.progress.processed
         };
+        let allowance = match lane {
+            Lane::Deletes => self.allowance().await?,
+            _ => self.no_deletes(),
+        };
         let mut waits = None;
         let mut items = Vec::new();
         let complete = {
@@ -62,7 +66,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             chunk.complete
         };
         let names: BTreeMap<i64, String> = items.iter().map(|item| (item.rowid, item.name.clone())).collect();
-        let worked = self.work_on(lane, items).await;
+        let worked = self.work_on(lane, items, &allowance).await;
         let to = worked.watermark.map(|rowid| match lane {
             Lane::Deletes => {
                 self.progress.deletes = rowid;

@@ -135,7 +135,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             items.push(item(&read, task));
         }
         let positions: Vec<_> = items.iter().map(|item| item.position.clone()).collect();
-        let worked = self.work_on(Lane::FirstPass, items).await;
+        let worked = self.work_on(Lane::FirstPass, items, &self.no_deletes()).await;
         let done = complete && worked.whole;
         if let Some(name) = worked
             .watermark

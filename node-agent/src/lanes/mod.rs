@@ -9,6 +9,7 @@
 //! A turn reads one chunk, works on its rows side by side, moves a watermark and ends: so every database comes to
 //! its turn, and a turn that is cut off costs only work that is safe to repeat.
 
+mod budget;
 mod by_rowid;
 mod first_pass;
 mod retry;
@@ -26,7 +27,7 @@ use onespace_core::timestamp::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::databases::{DatabaseError, ReadRow, Replica};
-use crate::state::{DatabaseKey, Progress};
+use crate::state::{DatabaseKey, Progress, StateError};
 use crate::work::Work;
 
 pub use first_pass::Listing;
@@ -111,6 +112,9 @@ pub enum TurnError {
     /// The database is another one than the progress speaks of.
     #[error("the database has another id than before; it is worked off from the start")]
     Replaced,
+    /// The agent's state cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
 }
 
 /// What a row as it was read leads to before anything is asked.

@@ -18,6 +18,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     /// # Errors
     /// [`TurnError`]: nothing of the turn counts.
     pub async fn retry(self, held: Vec<Held>) -> Result<Ended, TurnError> {
+        let allowance = self.allowance().await?;
         let mut items = Vec::with_capacity(held.len());
         for Held { key, row, .. } in held {
             let _reading = self.work.claims.reading(&self.replica.container).await;
@@ -33,7 +34,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 task,
             });
         }
-        let worked = self.work_on(Lane::Retry, items).await;
+        let worked = self.work_on(Lane::Retry, items, &allowance).await;
         let at_head = worked.whole;
         Ok(Ended {
             at_head,

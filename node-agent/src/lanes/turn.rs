@@ -5,7 +5,7 @@ use futures::stream::FuturesUnordered;
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::window::Window;
 use onespace_core::plan::{Done, Held, Pause, Stop, of_one_row};
-use onespace_core::reason::{HoldReason, PauseReason};
+use onespace_core::reason::{HoldReason, PauseReason, StallReason};
 use onespace_core::report::Totals;
 use onespace_core::row::Row;
 use onespace_stores::remote::Remote;
@@ -15,8 +15,9 @@ use super::{Ended, Lane, Turn, TurnError};
 use crate::claims::Claim;
 use crate::clock::Clock;
 use crate::databases::Databases;
-use crate::state::{Adopted, Advance, HeldKey, Kept, Watermark};
-use crate::stop::from_state;
+use crate::delete::Deleted;
+use crate::state::{Adopted, Advance, Allowance, HeldKey, Kept, Waiting, Watermark};
+use crate::stop::{as_pause, from_state};
 
 /// One row of a chunk.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ enum End {
     Adopted(Adopted),
     Held,
     NotStarted,
+    /// No more deletes may wait for a person: the lane stands still, which is shown.
+    NoRoom,
     Full,
     Pause(Pause),
 }
@@ -75,7 +78,12 @@ enum End {
 impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     /// Works on all rows of a chunk; stops starting rows when the turn's time is over, when the mapping has to
     /// pause, or when a row that must wait finds no place.
-    pub(crate) async fn work_on<P: Ord + Clone + Send>(&self, lane: Lane, items: Vec<Item<P>>) -> Worked<P> {
+    pub(crate) async fn work_on<P: Ord + Clone + Send>(
+        &self,
+        lane: Lane,
+        items: Vec<Item<P>>,
+        allowance: &Allowance,
+    ) -> Worked<P> {
         let halt = self.halt.child_token();
         let flow = format!("{}/{lane:?}", self.key.database);
         let mut window = Window::default();
@@ -101,8 +109,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     name,
                     task,
                 } = item;
-                let end = self.one(rowid, &name, task, halt, flow).await;
-                if matches!(end, End::Full | End::Pause(_)) {
+                let end = self.one(rowid, &name, task, halt, flow, allowance).await;
+                if matches!(end, End::Full | End::NoRoom | End::Pause(_)) {
                     halt.cancel();
                 }
                 (position, (name, rowid), end)
@@ -140,7 +148,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     worked.held_changed = true;
                     true
                 }
-                End::NotStarted => false,
+                End::NotStarted | End::NoRoom => false,
                 End::Full => {
                     worked.held_set_full = true;
                     false
@@ -168,6 +176,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         task: Task,
         halt: &tokio_util::sync::CancellationToken,
         flow: &str,
+        allowance: &Allowance,
     ) -> End {
         let started = async |claim: &Claim| {
             tokio::select! {
@@ -191,9 +200,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 let Some(_pass) = started(&claim).await else {
                     return End::NotStarted;
                 };
-                match Box::pin(self.delete_row(&row)).await {
+                match Box::pin(self.delete_row(&row, allowance)).await {
                     Ok(None) => return End::Moot,
-                    Ok(Some(done)) => Ok(done),
+                    Ok(Some(Deleted::Done(done))) => Ok(done),
+                    Ok(Some(Deleted::OverBudget)) => return self.hold_delete(rowid, name).await,
                     Err(stop) => Err(stop),
                 }
             }
@@ -220,7 +230,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     }
 
     /// `None`: the name is alive under another storage policy.
-    async fn delete_row(&self, row: &Row) -> Result<Option<Done>, Stop> {
+    async fn delete_row(&self, row: &Row, allowance: &Allowance) -> Result<Option<Deleted>, Stop> {
         let rows = match self.databases.rows_of(&self.replica, &row.name).await {
             Ok(rows) => rows,
             Err(error) => return Err(Held::new(HoldReason::SourceFailed, error.to_string()).into()),
@@ -231,7 +241,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         if alive {
             return Ok(None);
         }
-        self.work.delete(&self.replica.container, row).await.map(Some)
+        self.work.delete(row, allowance).await.map(Some)
     }
 
     async fn hold(&self, rowid: i64, name: &str, held: &Held) -> End {
@@ -255,6 +265,35 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 Stop::Pause(pause) => End::Pause(pause),
                 Stop::Hold(_) => End::Full,
             },
+        }
+    }
+
+    /// A delete beyond the budget waits until a person releases it.
+    async fn hold_delete(&self, row: i64, name: &str) -> End {
+        let waiting = Waiting {
+            key: HeldKey {
+                database: self.key.clone(),
+                name: name.to_owned(),
+            },
+            row,
+        };
+        let (now, limit) = (self.work.now(), self.work.limits.held);
+        let state = &self.work.state;
+        match state
+            .hold_delete(&waiting, StallReason::DeletesHeld, now, limit)
+            .await
+        {
+            Ok(Kept::Yes) => End::Held,
+            Ok(Kept::Full) => End::NoRoom,
+            Err(error) => End::Pause(as_pause(from_state(&error))),
+        }
+    }
+
+    /// For a lane that deletes nothing.
+    pub(crate) fn no_deletes(&self) -> Allowance {
+        Allowance {
+            database: self.key.clone(),
+            max: Some(0),
         }
     }
 

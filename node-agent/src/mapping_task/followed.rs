@@ -185,14 +185,14 @@ impl Followed {
         }
     }
 
-    /// Whether everything that is due is done. Rows that are not due do not count.
-    pub fn is_idle(&self, now: Timestamp) -> bool {
+    /// Whether everything that is due is done. Rows that are not due do not count, nor deletes that may not be begun.
+    pub fn is_idle(&self, now: Timestamp, deletes_stand_still: bool) -> bool {
         !self.leaving
             && self.running.is_empty()
             && self.signature.is_some()
             && !self.recount
             && [Lane::FirstPass, Lane::Follow, Lane::Deletes]
                 .into_iter()
-                .all(|lane| !self.has_work(lane, now))
+                .all(|lane| !self.has_work(lane, now) || (lane == Lane::Deletes && deletes_stand_still))
     }
 }

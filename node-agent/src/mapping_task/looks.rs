@@ -12,7 +12,7 @@ use super::{Event, MappingTask, Probed, report};
 use crate::clock::Clock;
 use crate::databases::Databases;
 use crate::lanes::{Lane, TurnError};
-use crate::stop::from_remote;
+use crate::stop::{from_remote, from_state};
 
 /// A mapping that must end leaves a probe so much time to remove what it wrote.
 const PROBE_GRACE: Duration = Duration::from_secs(2);
@@ -153,6 +153,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                         self.database_trouble(&path, &error);
                     }
                     Err(TurnError::Replaced) => db.leaving = true,
+                    Err(TurnError::State(error)) => self.pause_for(from_state(&error)),
                 }
                 self.let_go();
             }

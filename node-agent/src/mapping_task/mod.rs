@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onespace_core::report::{MappingReport, Totals};
+use onespace_core::report::{HeldDeletes, MappingReport, Totals};
 use onespace_stores::remote::{Capabilities, Permissions, Remote, RemoteError};
 use onespace_stores::source::Source;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +38,8 @@ const LOCATE: Duration = Duration::from_secs(5);
 pub enum Command {
     /// Try held rows again: all, or one, `container/object`.
     Retry(Option<String>),
+    /// Carry out the deletes of this batch.
+    ReleaseDeletes(String),
 }
 
 /// A mapping's task.
@@ -67,6 +69,13 @@ pub struct MappingTask<D, S, R, C> {
     held: onespace_core::report::HeldReport,
     totals: Totals,
     handled_retry: Option<String>,
+    handled_release: Option<String>,
+    /// The batch of deletes that waits for a person.
+    held_deletes: Option<HeldDeletes>,
+    /// No more deletes may wait: none is begun.
+    deletes_full: bool,
+    /// Databases with deletes that a person released.
+    released: Vec<String>,
     refused: Option<(&'static str, String)>,
 }
 
@@ -155,6 +164,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             held: onespace_core::report::HeldReport::default(),
             totals: Totals::default(),
             handled_retry: None,
+            handled_release: None,
+            held_deletes: None,
+            deletes_full: false,
+            released: Vec::new(),
             refused: None,
         };
         Handle {
@@ -218,21 +231,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 
     async fn obey(&mut self, command: Command) {
-        let now = self.work.now();
-        let Command::Retry(object) = command;
-        let done = match object.as_deref().and_then(|object| object.split_once('/')) {
-            Some((container, name)) => self
-                .work
-                .state
-                .retry_name(&self.work.mapping.id, container, name, now)
-                .await
-                .map(|_| ()),
-            None => {
-                self.work
-                    .state
-                    .handle_retry(&self.work.mapping.id, None, now)
-                    .await
-            }
+        let (now, id) = (self.work.now(), self.work.mapping.id.clone());
+        let state = &self.work.state;
+        let done = match command {
+            Command::Retry(object) => match object.as_deref().and_then(|object| object.split_once('/')) {
+                Some((container, name)) => state.retry_name(&id, container, name, now).await.map(|_| ()),
+                None => state.handle_retry(&id, None, now).await,
+            },
+            Command::ReleaseDeletes(batch) => state.release_deletes(&id, vec![batch], None).await,
         };
         if let Err(error) = done {
             self.pause_for(from_state(&error));

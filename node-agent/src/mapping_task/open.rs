@@ -32,6 +32,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Ok(Opened::Found(state)) => {
                     self.totals = state.totals;
                     self.handled_retry = state.handled_retry;
+                    self.handled_release = state.handled_release;
                     break;
                 }
                 Ok(Opened::ModeChanged { made_with }) => {
@@ -52,13 +53,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             }
         }
         self.paused = None;
-        self.handle_trigger().await;
+        self.handle_retry_trigger().await;
+        self.handle_release_trigger().await;
         self.refresh_held().await;
         true
     }
 
     /// Acts on the policy's retry trigger, once for each of its values.
-    async fn handle_trigger(&mut self) {
+    async fn handle_retry_trigger(&mut self) {
         let token = self.work.mapping.triggers.retry.clone();
         if token.is_none() || token == self.handled_retry {
             return;
@@ -70,6 +72,26 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             .await
         {
             Ok(()) => self.handled_retry = token,
+            Err(error) => self.pause_for(from_state(&error)),
+        }
+    }
+
+    /// Releases the batches of deletes that the policy's trigger names, once for each of its values. Agents have
+    /// batches of their own: the value may name several, with commas between them.
+    async fn handle_release_trigger(&mut self) {
+        let trigger = self.work.mapping.triggers.release_deletes.clone();
+        if trigger.is_none() || trigger == self.handled_release {
+            return;
+        }
+        let batches = trigger.iter().flat_map(|value| value.split(','));
+        let batches = batches.map(|batch| batch.trim().to_owned()).collect();
+        match self
+            .work
+            .state
+            .release_deletes(&self.work.mapping.id, batches, trigger.clone())
+            .await
+        {
+            Ok(()) => self.handled_release = trigger,
             Err(error) => self.pause_for(from_state(&error)),
         }
     }
@@ -89,6 +111,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     TurnError::Database(DatabaseError::Gone(_) | DatabaseError::Busy(_))
                     | TurnError::Replaced,
                 ) => {}
+                Err(TurnError::State(error)) => self.pause_for(from_state(&error)),
                 Err(TurnError::Database(error)) => {
                     if !self.unreadable.contains(&replica.path) {
                         tracing::warn!(policy = %self.work.policy_name(), "{error}");

@@ -2,7 +2,8 @@
 
 use onespace_core::mapping::MappingState;
 use onespace_core::report::{
-    Databases as Counts, Handled, MappingReport, Pending, RemoteReport, RunState, Verify, rfc3339,
+    Databases as Counts, Handled, HeldDeletes, MappingReport, Pending, RemoteReport, RunState, Verify,
+    rfc3339,
 };
 use onespace_core::row::Row;
 use onespace_stores::remote::Remote;
@@ -27,21 +28,36 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         self.work.mapping.state != MappingState::Active
     }
 
-    /// Reads what the durable set holds.
+    /// Reads what the durable sets hold.
     pub(super) async fn refresh_held(&mut self) {
-        let id = &self.work.mapping.id;
-        let (report, hope) = tokio::join!(
-            self.work.state.held_report(id, self.work.limits.held),
-            self.work.state.has_hope(id, TRIES)
+        let (id, limit, state) = (&self.work.mapping.id, self.work.limits.held, &self.work.state);
+        let read = tokio::try_join!(
+            state.held_report(id, limit),
+            state.has_hope(id, TRIES),
+            state.held_deletes(id, limit),
+            state.databases_with_released(id)
         );
-        match (report, hope) {
-            (Ok(report), Ok(hope)) => {
+        match read {
+            Ok((report, hope, (batch, deletes_full), released)) => {
                 self.held_set_full = report.full;
                 self.held = report;
                 self.has_hope = hope;
+                if let Some(batch) = batch.as_ref().filter(|batch| !self.shows(&batch.id)) {
+                    tracing::warn!(
+                        policy = %self.work.policy_name(), reason = %batch.reason, batch = %batch.id,
+                        "deletes wait for a person: look why there are so many, then release them"
+                    );
+                }
+                self.held_deletes = batch;
+                self.deletes_full = deletes_full;
+                self.released = released;
             }
-            (Err(error), _) | (_, Err(error)) => self.pause_for(from_state(&error)),
+            Err(error) => self.pause_for(from_state(&error)),
         }
+    }
+
+    fn shows(&self, batch: &str) -> bool {
+        self.held_deletes.as_ref().is_some_and(|shown| shown.id == batch)
     }
 
     pub(super) fn publish(&self) {
@@ -92,10 +108,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             pending,
             verify: Verify::default(),
             held: self.held.clone(),
-            held_deletes: None,
+            held_deletes: self.held_deletes.clone(),
             handled: Handled {
                 retry: self.handled_retry.clone(),
-                release_deletes: None,
+                release_deletes: self.handled_release.clone(),
             },
             totals: self.totals,
             remote: RemoteReport {
@@ -146,8 +162,28 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Some(onespace_core::reason::PauseReason::HeldSetFull.to_string()),
                 Some("too many rows are held; mend what they name, then retry them".to_owned()),
             ),
-            MappingState::Active => (RunState::Running, None, None),
+            MappingState::Active => match &self.held_deletes {
+                None => (RunState::Running, None, None),
+                Some(batch) => (
+                    RunState::Running,
+                    Some(batch.reason.clone()),
+                    Some(self.waiting_message(batch)),
+                ),
+            },
         }
+    }
+
+    fn waiting_message(&self, batch: &HeldDeletes) -> String {
+        let HeldDeletes { id, rows, reason: _ } = batch;
+        let full = match self.deletes_full {
+            true => "; no more may wait, so all later deletes stand still",
+            false => "",
+        };
+        format!(
+            "{rows} deletes wait for a person{full}. If they are meant: onespace release-deletes {} {id}, or the \
+             annotation onespace.dev/release-deletes: {id}",
+            self.work.mapping.id.0
+        )
     }
 
     /// The failure that the mapping waits out, or has not yet shown to be over.
@@ -174,8 +210,15 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         self.paused.is_none()
             && self.probed.is_some()
             && !self.retrying
+            && !self
+                .followed
+                .values()
+                .any(|db| self.released.contains(&db.key.database))
             && self.located.as_ref().is_some_and(all_open)
-            && self.followed.values().all(|db| db.is_idle(now))
+            && self
+                .followed
+                .values()
+                .all(|db| db.is_idle(now, self.deletes_full))
     }
 }
 

@@ -52,7 +52,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         for (_, path) in waiting {
             for lane in [Lane::Deletes, Lane::Follow, Lane::FirstPass] {
                 let running = self.turns.get(&lane).copied().unwrap_or(0);
-                let stopped = self.held_set_full && lane != Lane::Deletes;
+                let stopped = match lane {
+                    Lane::Deletes => self.deletes_full,
+                    _ => self.held_set_full,
+                };
                 let Some(db) = self.followed.get_mut(&path) else {
                     continue;
                 };
@@ -64,7 +67,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 
     pub(super) async fn start_retries(&mut self, now: Timestamp) {
-        if self.retrying || self.held.rows == 0 || self.located.is_none() {
+        if self.retrying || (self.held.rows == 0 && self.released.is_empty()) || self.located.is_none() {
             return;
         }
         let due = match self.work.state.due(&self.work.mapping.id, now, RETRIES).await {
@@ -77,6 +80,21 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 .entry(held.key.database.database.clone())
                 .or_default()
                 .push(held);
+        }
+        for db in self.followed.values() {
+            if !self.released.contains(&db.key.database) {
+                continue;
+            }
+            match self.work.state.released(&db.key, RETRIES).await {
+                Ok(found) if found.is_empty() => {
+                    self.released.retain(|database| *database != db.key.database);
+                }
+                Ok(found) => by_database
+                    .entry(db.key.database.clone())
+                    .or_default()
+                    .extend(found),
+                Err(error) => return self.pause_for(from_state(&error)),
+            }
         }
         let mut turns = Vec::new();
         for db in self.followed.values() {

@@ -4,6 +4,7 @@
 //! free goes into one transaction, so that many small records cost one fsync; a caller goes on when its record is
 //! durable.
 
+mod deletes;
 mod held;
 mod progress;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+pub use deletes::{Allowance, Begun, Waiting, Window};
 pub use held::{Held, HeldKey, Kept};
 pub use progress::{Adopted, Advance, DatabaseKey, MappingState, Opened, Progress, Watermark};
 
@@ -231,7 +233,8 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
     match found {
         0 => connection
             .execute_batch(&format!(
-                "BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                "BEGIN; {SCHEMA} {deletes} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                deletes = deletes::SCHEMA,
             ))
             .map_err(in_use),
         SCHEMA_VERSION => Ok(()),
@@ -247,7 +250,7 @@ CREATE TABLE mapping (
     id TEXT PRIMARY KEY, mode TEXT NOT NULL, starts_over TEXT NOT NULL,
     objects INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, deletes INTEGER NOT NULL DEFAULT 0,
     released INTEGER NOT NULL DEFAULT 0, verified INTEGER NOT NULL DEFAULT 0, repaired INTEGER NOT NULL DEFAULT 0,
-    handled_retry TEXT) WITHOUT ROWID;
+    handled_retry TEXT, handled_release TEXT) WITHOUT ROWID;
 CREATE TABLE progress (
     mapping TEXT NOT NULL, db TEXT NOT NULL, container TEXT NOT NULL, path TEXT NOT NULL,
     high INTEGER NOT NULL, after_name TEXT, first_pass_done INTEGER NOT NULL,
@@ -263,7 +266,4 @@ CREATE INDEX held_due ON held (mapping, next_try) WHERE next_try IS NOT NULL;
 CREATE TABLE adopted (
     mapping TEXT NOT NULL, name BLOB NOT NULL, etag TEXT NOT NULL,
     PRIMARY KEY (mapping, name)) WITHOUT ROWID;
-CREATE TABLE deleting (
-    mapping TEXT NOT NULL, container TEXT NOT NULL, name TEXT NOT NULL, since INTEGER NOT NULL,
-    PRIMARY KEY (mapping, container, name)) WITHOUT ROWID;
 ";

@@ -1,4 +1,4 @@
-//! Watermarks, totals, adopted objects and deletes under way.
+//! Watermarks, totals and adopted objects.
 
 use onespace_core::mapping::{MappingId, Mode};
 use onespace_core::report::Totals;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{State, StateError};
+use super::{State, StateError, deletes};
 
 /// One database under one mapping. Replicas are numbered each by itself, so progress belongs to a database's id,
 /// never to a path or a container.
@@ -45,6 +45,8 @@ pub struct MappingState {
     pub totals: Totals,
     /// The last `retry` trigger that was acted on.
     pub handled_retry: Option<String>,
+    /// The last `releaseDeletes` trigger that was acted on.
+    pub handled_release: Option<String>,
 }
 
 /// An unmarked object that was found equal, and is ours since.
@@ -57,16 +59,16 @@ pub struct Adopted {
 }
 
 /// Keys are long and many: the first 16 bytes of a sha256 stand for them.
-fn key_hash(key: &str) -> Vec<u8> {
+pub(super) fn key_hash(key: &str) -> Vec<u8> {
     use sha2::Digest;
     sha2::Sha256::digest(key.as_bytes())[..16].to_vec()
 }
 
-fn as_sql(count: u64) -> i64 {
+pub(super) fn as_sql(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn from_sql(count: i64) -> u64 {
+pub(super) fn from_sql(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
@@ -125,6 +127,7 @@ impl State {
                 Some(_) => {
                     sql.execute("DELETE FROM progress WHERE mapping = ?", [&id])?;
                     sql.execute("DELETE FROM held WHERE mapping = ?", [&id])?;
+                    deletes::forget_mapping(sql, &id)?;
                     sql.execute(
                         "UPDATE mapping SET starts_over = ? WHERE id = ?",
                         params![starts_over, id],
@@ -224,6 +227,7 @@ impl State {
             for database in [Some(&key.database), replaced.as_ref()].into_iter().flatten() {
                 sql.execute("DELETE FROM held WHERE mapping = ? AND db = ?", params![key.mapping.0, database])?;
                 sql.execute("DELETE FROM progress WHERE mapping = ? AND db = ?", params![key.mapping.0, database])?;
+                deletes::forget_database(sql, &key.mapping.0, database)?;
             }
             let Progress { high, after_name, first_pass_done, processed, processed_name, deletes } = progress;
             sql.execute(
@@ -275,6 +279,7 @@ impl State {
             let mut settle = sql.prepare_cached("DELETE FROM held WHERE mapping = ? AND db = ? AND name = ? AND row <= ?")?;
             for (name, row) in settled {
                 settle.execute(params![mapping, db, name, row])?;
+                deletes::settle(sql, &key, &name, row)?;
             }
             for adopted in &adopted {
                 insert_adopted(sql, mapping, adopted)?;
@@ -306,78 +311,6 @@ impl State {
                 |row| row.get(0),
             )
             .optional()
-        })
-        .await
-    }
-
-    /// Records that a delete at the remote begins. Returns whether one had begun before and was never finished.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn begin_delete(
-        &self,
-        mapping: &MappingId,
-        container: &str,
-        name: &str,
-        now: Timestamp,
-    ) -> Result<(), StateError> {
-        let (mapping, container, name) = (mapping.0.clone(), container.to_owned(), name.to_owned());
-        self.run(move |sql| {
-            sql.execute(
-                "INSERT OR REPLACE INTO deleting (mapping, container, name, since) VALUES (?, ?, ?, ?)",
-                params![mapping, container, name, as_sql(now.ticks())],
-            )
-            .map(|_| ())
-        })
-        .await
-    }
-
-    /// Whether a delete at the remote had begun and was never seen to end.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn is_deleting(
-        &self,
-        mapping: &MappingId,
-        container: &str,
-        name: &str,
-    ) -> Result<bool, StateError> {
-        let (mapping, container, name) = (mapping.0.clone(), container.to_owned(), name.to_owned());
-        self.run(move |sql| {
-            sql.query_row(
-                "SELECT 1 FROM deleting WHERE mapping = ? AND container = ? AND name = ?",
-                params![mapping, container, name],
-                |_| Ok(()),
-            )
-            .optional()
-            .map(|found| found.is_some())
-        })
-        .await
-    }
-
-    /// Records that a delete at the remote, with its second look, is complete.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn end_delete(
-        &self,
-        mapping: &MappingId,
-        container: &str,
-        name: &str,
-        key: &str,
-    ) -> Result<(), StateError> {
-        let (mapping, container, name) = (mapping.0.clone(), container.to_owned(), name.to_owned());
-        let hash = key_hash(key);
-        self.run(move |sql| {
-            sql.execute(
-                "DELETE FROM deleting WHERE mapping = ? AND container = ? AND name = ?",
-                params![mapping, container, name],
-            )?;
-            sql.execute(
-                "DELETE FROM adopted WHERE mapping = ? AND name = ?",
-                params![mapping, hash],
-            )?;
-            Ok(())
         })
         .await
     }
@@ -455,7 +388,7 @@ fn add_totals(sql: &Connection, mapping: &str, totals: Totals) -> Result<(), rus
 
 fn read_mapping(sql: &Connection, id: &str) -> Result<MappingState, rusqlite::Error> {
     sql.query_row(
-        "SELECT objects, bytes, deletes, released, verified, repaired, handled_retry FROM mapping WHERE id = ?",
+        "SELECT objects, bytes, deletes, released, verified, repaired, handled_retry, handled_release FROM mapping WHERE id = ?",
         [id],
         |row| {
             Ok(MappingState {
@@ -468,6 +401,7 @@ fn read_mapping(sql: &Connection, id: &str) -> Result<MappingState, rusqlite::Er
                     repaired: from_sql(row.get(5)?),
                 },
                 handled_retry: row.get(6)?,
+                handled_release: row.get(7)?,
             })
         },
     )

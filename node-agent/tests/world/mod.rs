@@ -229,6 +229,7 @@ pub fn mapping() -> Mapping {
         copy_after: 0,
         retain_local_segments: true,
         propagate_delete: true,
+        delete_budget: None,
         exclude: None,
         select: None,
         min_segment_size: 5 << 20,

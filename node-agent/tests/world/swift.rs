@@ -187,6 +187,11 @@ impl Databases for World {
         Ok(self.chunk(replica, usize::MAX, of_name)?.rows)
     }
 
+    async fn live_rows(&self, replica: &Replica) -> Result<u64, DatabaseError> {
+        let live = |db: &Db| db.rows.values().filter(|row| !row.deleted).cloned().collect();
+        Ok(self.chunk(replica, usize::MAX, live)?.rows.len() as u64)
+    }
+
     async fn name_at(&self, replica: &Replica, rowid: i64) -> Result<Option<String>, DatabaseError> {
         let at = |db: &Db| db.rows.get(&rowid).cloned().into_iter().collect();
         let found = self.chunk(replica, usize::MAX, at)?.rows;

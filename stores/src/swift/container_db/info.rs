@@ -120,6 +120,17 @@ pub(super) fn head(db: &Transaction<'_>) -> Result<Head, ReadError> {
     })
 }
 
+/// The sum over policies; databases from before storage policies have one number.
+pub(super) fn live_rows(db: &Transaction<'_>) -> Result<u64, ReadError> {
+    let has_policies = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'policy_stat'";
+    let query = match db.query_row(has_policies, [], |row| row.get::<_, i64>(0))? {
+        0 => "SELECT SUM(object_count) FROM container_stat",
+        _ => "SELECT SUM(object_count) FROM policy_stat",
+    };
+    let rows: Option<i64> = db.query_row(query, [], |row| row.get(0))?;
+    Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
+}
+
 fn max_rowid(db: &Transaction<'_>) -> Result<i64, ReadError> {
     let query = "SELECT seq FROM sqlite_sequence WHERE name = 'object'";
     Ok(db.query_row(query, [], |row| row.get(0)).optional()?.unwrap_or(0))

@@ -148,6 +148,14 @@ impl ContainerDb {
         open::read(&self.path, |db| rows::name_at(db, rowid))
     }
 
+    /// How many objects it lists, under all storage policies, without what the pending file holds.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn live_rows(&self) -> Result<u64, DbError> {
+        open::read(&self.path, info::live_rows)
+    }
+
     /// The storage policies under which this name is alive.
     ///
     /// # Errors
