@@ -90,7 +90,7 @@ impl SwiftObject {
         for (name, value) in headers {
             let name = name.to_ascii_lowercase();
             match name.as_str() {
-                "etag" => set(&mut etag, ETAG, unquoted(text(ETAG, value)?))?,
+                "etag" => set(&mut etag, ETAG, visible(ETAG, unquoted(text(ETAG, value)?))?)?,
                 "content-length" => set(&mut size, CONTENT_LENGTH, number(CONTENT_LENGTH, value)?)?,
                 "content-type" => set(&mut content_type, CONTENT_TYPE, text(CONTENT_TYPE, value)?)?,
                 "x-backend-data-timestamp" => {
@@ -158,6 +158,12 @@ fn set<T: PartialEq>(field: &mut Option<T>, header: &'static str, value: T) -> R
 
 fn text<'a>(header: &'static str, value: &'a [u8]) -> Result<&'a str, HeaderError> {
     std::str::from_utf8(value).map_err(|_| HeaderError::Malformed(header))
+}
+
+/// A word: what an ETag is, and what can stand in a mark and be read again.
+fn visible<'a>(header: &'static str, value: &'a str) -> Result<&'a str, HeaderError> {
+    let is_word = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+    is_word.then_some(value).ok_or(HeaderError::Malformed(header))
 }
 
 fn number(header: &'static str, value: &[u8]) -> Result<u64, HeaderError> {

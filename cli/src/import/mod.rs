@@ -29,8 +29,30 @@ pub fn run(args: &Import, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::R
     std::fs::File::open(file)
         .and_then(|file| file.take(MAX_FILE).read_to_string(&mut text))
         .with_context(|| format!("{name} cannot be read"))?;
+    translate(
+        &name.to_string(),
+        &text,
+        namespace.as_deref(),
+        &Admission::new()?,
+        out,
+        err,
+    )
+}
+
+/// The same with the file's text; `name` is what messages call it.
+///
+/// # Errors
+/// When the text is not 1space's.
+pub fn translate(
+    name: &str,
+    text: &str,
+    namespace: Option<&str>,
+    admission: &Admission,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<bool> {
     // The parser's message has line and column, and never a value of a well-formed file.
-    let config: Value = serde_json::from_str(&text).with_context(|| format!("{name} is not JSON"))?;
+    let config: Value = serde_json::from_str(text).with_context(|| format!("{name} is not JSON"))?;
     let config = config
         .as_object()
         .with_context(|| format!("{name} is no sync.json: it must be a JSON object"))?;
@@ -58,7 +80,6 @@ pub fn run(args: &Import, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::R
         "{name} is no sync.json: it has neither containers nor migrations"
     );
 
-    let admission = Admission::new()?;
     let mut clean = true;
     for setting in settings::dropped(config) {
         writeln!(out, "# {setting}")?;
@@ -78,7 +99,7 @@ pub fn run(args: &Import, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::R
             "onespace.dev/v1alpha1",
             "SyncPolicy",
             &policy_name,
-            namespace.as_deref(),
+            namespace,
             "spec",
             &spec,
         );
@@ -103,14 +124,7 @@ pub fn run(args: &Import, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::R
         }
         write!(out, "{}", serde_yaml::to_string(&policy)?)?;
         if let Some(data) = new {
-            let secret = object(
-                "v1",
-                "Secret",
-                &secret_name,
-                namespace.as_deref(),
-                "stringData",
-                &data,
-            );
+            let secret = object("v1", "Secret", &secret_name, namespace, "stringData", &data);
             write!(out, "---\n{}", serde_yaml::to_string(&secret)?)?;
         }
     }

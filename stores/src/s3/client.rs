@@ -47,7 +47,11 @@ pub(super) struct Clients {
 /// # Errors
 /// The configuration cannot be used: an endpoint or proxy that is no URL, a denied address, a broken CA bundle.
 pub(super) fn build(config: &S3Config) -> Result<Clients, RemoteError> {
-    let http = http_client(config)?;
+    Ok(build_with(config, http_client(config)?, 2))
+}
+
+/// Builds both clients over this transport; `attempts` are those of [`Clients::twice`].
+pub(super) fn build_with(config: &S3Config, http: SharedHttpClient, attempts: u32) -> Clients {
     let mut base = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
@@ -80,7 +84,7 @@ pub(super) fn build(config: &S3Config) -> Result<Clients, RemoteError> {
         .connect_timeout(config.timeouts.connect)
         .operation_attempt_timeout(config.timeouts.connect + config.timeouts.answer)
         .build();
-    Ok(Clients {
+    Clients {
         once: Client::from_conf(
             base.clone()
                 .retry_config(RetryConfig::disabled())
@@ -88,11 +92,11 @@ pub(super) fn build(config: &S3Config) -> Result<Clients, RemoteError> {
                 .build(),
         ),
         twice: Client::from_conf(
-            base.retry_config(RetryConfig::standard().with_max_attempts(2))
+            base.retry_config(RetryConfig::standard().with_max_attempts(attempts))
                 .timeout_config(bounded)
                 .build(),
         ),
-    })
+    }
 }
 
 fn http_client(config: &S3Config) -> Result<SharedHttpClient, RemoteError> {

@@ -18,6 +18,7 @@ use std::error::Error;
 use std::sync::{PoisonError, RwLock};
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use onespace_core::remote::{RemoteHeaders, RemoteObject};
 
@@ -50,6 +51,18 @@ impl S3Remote {
             clients,
             capabilities: RwLock::new(None),
         })
+    }
+
+    /// A client of this bucket over another transport than the network: tests give it any answer that they like.
+    /// Nothing is tried twice.
+    #[must_use]
+    pub fn over(config: S3Config, transport: SharedHttpClient) -> Self {
+        let clients = client::build_with(&config, transport, 1);
+        Self {
+            config,
+            clients,
+            capabilities: RwLock::new(None),
+        }
     }
 
     /// Uses what an earlier probe of the same remote found.

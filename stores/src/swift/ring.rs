@@ -140,6 +140,14 @@ impl Ring {
                 MAX_BYTES >> 20
             )));
         }
+        Self::parse_unpacked(bytes)
+    }
+
+    /// Reads a ring from the bytes that a file unpacks to.
+    ///
+    /// # Errors
+    /// When they are not a whole ring.
+    pub fn parse_unpacked(bytes: Vec<u8>) -> Result<Self, RingError> {
         let Some(&[b'R', b'1', b'N', b'G', high, low]) = bytes.get(..6) else {
             return Err(malformed("it does not begin with R1NG".to_owned()));
         };

@@ -24,6 +24,7 @@ pub(super) fn after(db: &Transaction<'_>, rowid: i64, limit: usize) -> Result<Ch
         "ROWID > ?1 ORDER BY ROWID LIMIT ?2",
         params![rowid, sql(limit)],
     )?;
+    in_order(&rows, rowid)?;
     let scanned_to = rows.last().map_or(rowid, rowid_of);
     Ok(Chunk {
         head: head(db)?,
@@ -40,6 +41,7 @@ pub(super) fn tombstones_after(db: &Transaction<'_>, rowid: i64, limit: usize) -
     let end = rowid.saturating_add(SCAN);
     let condition = "ROWID > ?1 AND ROWID <= ?2 AND +deleted = 1 ORDER BY ROWID LIMIT ?3";
     let rows = select(db, condition, params![rowid, end, sql(limit)])?;
+    in_order(&rows, rowid)?;
     let full = rows.len() == limit;
     let scanned_to = if full {
         rows.last().map_or(end, rowid_of)
@@ -52,6 +54,20 @@ pub(super) fn tombstones_after(db: &Transaction<'_>, rowid: i64, limit: usize) -
         rows,
         scanned_to,
     })
+}
+
+/// In a damaged file rows can come in any order. Whoever went on behind such rows would go round in circles, or pass over
+/// others.
+fn in_order(rows: &[ReadRow], after: i64) -> Result<(), ReadError> {
+    let mut last = after;
+    for row in rows {
+        let rowid = rowid_of(row);
+        if rowid <= last {
+            return Err(ReadError::Content(format!("row {rowid} comes after row {last}")));
+        }
+        last = rowid;
+    }
+    Ok(())
 }
 
 pub(super) fn by_name(db: &Transaction<'_>, after: Option<&str>, limit: usize) -> Result<Chunk, ReadError> {
@@ -80,6 +96,16 @@ pub(super) fn by_name(db: &Transaction<'_>, after: Option<&str>, limit: usize) -
         return Err(ReadError::Content(format!(
             "more than {MAX_DAMAGED} rows one after another have names that cannot be read"
         )));
+    }
+    let names = || rows.iter().filter_map(name_of);
+    if !names().is_sorted()
+        || names()
+            .next()
+            .is_some_and(|first| after.is_some_and(|after| first <= after))
+    {
+        return Err(ReadError::Content(
+            "its rows are not in the order of their names".to_owned(),
+        ));
     }
     Ok(Chunk {
         scanned_to: rows.iter().map(rowid_of).max().unwrap_or(0),
