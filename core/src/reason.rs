@@ -118,6 +118,16 @@ reasons! {
         StateUnavailable,
         /// The durable set of held rows is full: the watermark stops, nothing is dropped.
         HeldSetFull,
+        /// The agent failed in itself: a mistake in its program.
+        InternalError,
+    }
+}
+
+reasons! {
+    /// What is to be said of a mapping that runs.
+    Notice {
+        /// This node should have a database of the source, and has none.
+        SourceNotFound,
     }
 }
 

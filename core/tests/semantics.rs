@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use onespace_core::plan::mends_itself;
-use onespace_core::reason::{HoldReason, PauseReason, PolicyFault, RefuseReason, StallReason};
+use onespace_core::reason::{HoldReason, Notice, PauseReason, PolicyFault, RefuseReason, StallReason};
 
 /// Sections that say what is not promised: they need no tests.
 const NO_PROMISES: [&str; 2] = ["Not yet", "Never tested"];
@@ -126,6 +126,7 @@ fn every_reason_is_explained() {
     StallReason::ALL
         .iter()
         .for_each(|reason| drop(row(reason.as_str())));
+    Notice::ALL.iter().for_each(|reason| drop(row(reason.as_str())));
     RefuseReason::ALL
         .iter()
         .for_each(|reason| drop(row(reason.as_str())));

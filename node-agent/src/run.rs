@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use onespace_core::reason::Notice;
 use onespace_core::report::{MappingReport, RunState};
 use onespace_stores::egress::DenyList;
 use onespace_stores::swift::client::{SwiftSource, Timeouts};
@@ -199,6 +200,13 @@ async fn finished(running: watch::Receiver<Running>) -> anyhow::Result<Ended> {
                 report.message.as_deref().unwrap_or_default()
             );
         }
+        if let Some(report) = reports.iter().find(|report| is_missing(report)) {
+            bail!(
+                "mapping {}: {}",
+                report.id,
+                report.message.as_deref().unwrap_or_default()
+            );
+        }
         let waiting = |report: &MappingReport| report.held_deletes.as_ref().map_or(0, |batch| batch.rows);
         let held: u64 = reports
             .iter()
@@ -206,6 +214,11 @@ async fn finished(running: watch::Receiver<Running>) -> anyhow::Result<Ended> {
             .sum();
         return Ok(if held > 0 { Ended::Held } else { Ended::Done });
     }
+}
+
+/// Whether this node should have a database of the mapping's source, and has none: nothing was done.
+fn is_missing(report: &MappingReport) -> bool {
+    report.reason.as_deref() == Some(Notice::SourceNotFound.as_str())
 }
 
 fn why_stuck(report: &MappingReport) -> String {

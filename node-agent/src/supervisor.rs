@@ -8,7 +8,7 @@ use onespace_core::credentials::Credentials;
 use onespace_core::load::{LoadedSet, Refused};
 use onespace_core::mapping::{CredentialRef, Mapping, MappingId};
 use onespace_core::reason::{PauseReason, RefuseReason};
-use onespace_core::report::{ConfigReport, MappingReport, rfc3339};
+use onespace_core::report::{ConfigReport, MappingReport, RunState, rfc3339};
 use onespace_core::select::Selector;
 use onespace_stores::egress::DenyList;
 use onespace_stores::remote::{Capabilities, RemoteError};
@@ -23,13 +23,17 @@ use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::databases::Databases;
 use crate::files::{FilesError, Folders};
-use crate::mapping_task::{Command, Handle, MappingTask};
+use crate::mapping_task::{Command, Handle, MappingTask, internal_error};
 use crate::state::State;
 use crate::turnstile::Turnstile;
 use crate::work::{Limits, Work};
 
 /// How often the index is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a task that failed in itself waits before it starts anew, the first time and at most.
+const FIRST_REVIVAL: Duration = Duration::from_secs(1);
+const LAST_REVIVAL: Duration = Duration::from_secs(60);
 
 /// How long a mapping that must end may finish the rows under way.
 const GRACE: Duration = Duration::from_secs(20);
@@ -78,7 +82,10 @@ pub struct Supervisor<D, S, C> {
 
 struct Active {
     fingerprint: Fingerprint,
+    credentials: Option<S3Credentials>,
     handle: Handle,
+    /// How often its task failed in itself.
+    failures: u32,
 }
 
 /// A mapping's task starts anew when one of these changes. Credentials are compared in memory only.
@@ -111,6 +118,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 }
                 Err(error) => self.keep_last(&error),
             }
+            self.revive(&mut active);
         }
         for (id, active) in active {
             ending.insert(id, end(active.handle));
@@ -186,31 +194,23 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 shown = running.handle.reports.borrow().clone();
                 ending.insert(id.clone(), end(running.handle));
             }
-            match self.work(&fingerprint.mapping, keys) {
+            match self.work(&fingerprint.mapping, keys.clone()) {
                 Ok(work) => {
                     let (cancel, previous) = (CancellationToken::new(), ending.remove(&id));
                     let handle =
                         MappingTask::start_after(work, self.databases.clone(), cancel, previous, shown);
-                    active.insert(id, Active { fingerprint, handle });
+                    let running = Active {
+                        fingerprint,
+                        credentials: keys,
+                        handle,
+                        failures: 0,
+                    };
+                    active.insert(id, running);
                 }
                 Err(refusal) => refused.push(refusal),
             }
         }
-        let entries = active
-            .iter()
-            .map(|(id, running)| {
-                let Handle {
-                    reports, commands, ..
-                } = &running.handle;
-                (
-                    id.clone(),
-                    Entry {
-                        reports: reports.clone(),
-                        commands: commands.clone(),
-                    },
-                )
-            })
-            .collect();
+        let entries = entries(active);
         self.running.send_modify(|running| {
             running.loaded = true;
             running.mappings = entries;
@@ -221,6 +221,44 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 refused: refused.into_iter().map(shown).collect(),
             };
         });
+    }
+
+    /// Starts tasks anew that ended though nobody ended them: a mistake in this program. It is shown, and each is tried
+    /// again after a while.
+    fn revive(&self, active: &mut BTreeMap<MappingId, Active>) {
+        let mut revived = false;
+        for (id, running) in active
+            .iter_mut()
+            .filter(|(_, running)| running.handle.task.is_finished())
+        {
+            tracing::error!(mapping = %id.0, "its work ended abnormally and starts anew: report this with the log");
+            let Ok(work) = self.work(&running.fingerprint.mapping, running.credentials.clone()) else {
+                continue;
+            };
+            let wait = FIRST_REVIVAL
+                .saturating_mul(1 << running.failures.min(10))
+                .min(LAST_REVIVAL);
+            running.failures += 1;
+            let pause = internal_error();
+            let shown = MappingReport {
+                state: RunState::Paused,
+                reason: Some(pause.reason.to_string()),
+                message: Some(pause.message),
+                ..running.handle.reports.borrow().clone()
+            };
+            running.handle = MappingTask::start_after(
+                work,
+                self.databases.clone(),
+                CancellationToken::new(),
+                Some(tokio::spawn(tokio::time::sleep(wait))),
+                shown,
+            );
+            revived = true;
+        }
+        if revived {
+            let entries = entries(active);
+            self.running.send_modify(|running| running.mappings = entries);
+        }
     }
 
     fn work(&self, mapping: &Mapping, keys: Option<S3Credentials>) -> Result<Work<S, S3Remote, C>, Refused> {
@@ -277,6 +315,17 @@ fn end(handle: Handle) -> JoinHandle<()> {
             let _ = task.await;
         }
     })
+}
+
+fn entries(active: &BTreeMap<MappingId, Active>) -> BTreeMap<MappingId, Entry> {
+    let entry = |running: &Active| Entry {
+        reports: running.handle.reports.clone(),
+        commands: running.handle.commands.clone(),
+    };
+    active
+        .iter()
+        .map(|(id, running)| (id.clone(), entry(running)))
+        .collect()
 }
 
 fn keys_of(credential: &CredentialRef, credentials: &BTreeMap<String, Credentials>) -> Option<S3Credentials> {

@@ -95,7 +95,14 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             (rows, chunk.complete)
         };
         let namespace = self.work.namespace(&self.replica.container);
-        let start = after.as_deref().and_then(|name| namespace.object_key(name).ok());
+        let start = match after.as_deref() {
+            Some(name) => namespace.object_key(name).ok(),
+            // A shard begins in the middle of its container's names.
+            None => rows
+                .iter()
+                .find_map(|(read, _)| namespace.object_key(read.name()?).ok())
+                .map(|key| shortly_before(&key).to_owned()),
+        };
         let mut items = Vec::with_capacity(rows.len());
         for (read, claim) in rows {
             // Rows behind the mark belong to the lane that follows.
@@ -169,6 +176,13 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             && row.size == listed.size
             && listed.last_modified > row.time.newest().plus(self.work.limits.slack)
     }
+}
+
+/// A text that comes before this key, with few keys between them.
+fn shortly_before(key: &str) -> &str {
+    let mut chars = key.chars();
+    chars.next_back();
+    chars.as_str()
 }
 
 /// The last name all of whose rows are finished, when everything up to `last` is.

@@ -1,5 +1,6 @@
 //! Looks at what turns depend on: the remote's abilities, the databases on this node, their changes, their backlog.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use onespace_core::reason::PauseReason;
 use onespace_stores::remote::{Capabilities, Permissions, Remote, RemoteError};
 use onespace_stores::source::Source;
 
-use super::{Event, MappingTask, Probed, report};
+use super::{About, Event, MappingTask, Probed, report};
 use crate::clock::Clock;
-use crate::databases::Databases;
-use crate::lanes::{Lane, TurnError};
+use crate::databases::{Databases, Replica};
+use crate::lanes::TurnError;
+use crate::state::Progress;
 use crate::stop::{from_remote, from_state};
 
 /// A mapping that must end leaves a probe so much time to remove what it wrote.
@@ -24,7 +26,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         self.probing = true;
         let (work, cancel) = (self.work.clone(), self.cancel.clone());
-        self.events.spawn(async move {
+        self.spawn(About::Probe, async move {
             let prefix = work.scratch_prefix();
             let patience = async {
                 cancel.cancelled().await;
@@ -42,44 +44,53 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             return;
         }
         let (databases, mapping) = (self.databases.clone(), self.work.mapping.clone());
-        self.events
-            .spawn(async move { Event::Located(databases.locate(&mapping).await) });
+        self.spawn(About::Locate, async move {
+            Event::Located(databases.locate(&mapping).await)
+        });
     }
 
+    /// Each device by itself: one that hangs keeps no other waiting.
     pub(super) fn spawn_look(&mut self) {
-        let replicas: Vec<_> = self.followed.values().map(|db| db.replica.clone()).collect();
-        if replicas.is_empty() || std::mem::replace(&mut self.looking, true) {
-            return;
+        let mut devices: BTreeMap<String, Vec<Replica>> = BTreeMap::new();
+        for db in self.followed.values() {
+            if !self.looking.contains(&db.replica.device) {
+                let replicas = devices.entry(db.replica.device.clone()).or_default();
+                replicas.push(db.replica.clone());
+            }
         }
-        let databases = self.databases.clone();
-        self.events
-            .spawn(async move { Event::Looked(databases.signatures(replicas).await) });
+        for (device, replicas) in devices {
+            self.looking.insert(device.clone());
+            let databases = self.databases.clone();
+            self.spawn(About::Look(device.clone()), async move {
+                Event::Looked(device, databases.signatures(replicas).await)
+            });
+        }
     }
 
     /// Counts anew what is left to do where something changed, whether or not the mapping can work: lag is shown also
     /// while it is paused.
     pub(super) fn spawn_count(&mut self) {
-        if self.counting {
-            return;
-        }
-        let (mut wanted, now) = (Vec::new(), self.work.now());
-        for db in self.followed.values_mut().filter(|db| db.may_count(now)) {
-            db.recount = false;
-            wanted.push((db.replica.clone(), db.progress.clone()));
-        }
-        if wanted.is_empty() {
-            return;
-        }
-        self.counting = true;
-        let databases = self.databases.clone();
-        self.events.spawn(async move {
-            let mut counted = Vec::with_capacity(wanted.len());
-            for (replica, progress) in wanted {
-                let backlog = report::backlog(&*databases, &replica, &progress).await;
-                counted.push((replica.path, backlog));
+        let now = self.work.now();
+        let mut devices: BTreeMap<String, Vec<(Replica, Progress)>> = BTreeMap::new();
+        for db in self.followed.values_mut() {
+            if !self.counting.contains(&db.replica.device) && db.may_count(now) {
+                db.recount = false;
+                let wanted = devices.entry(db.replica.device.clone()).or_default();
+                wanted.push((db.replica.clone(), db.progress.clone()));
             }
-            Event::Counted(counted)
-        });
+        }
+        for (device, wanted) in devices {
+            self.counting.insert(device.clone());
+            let databases = self.databases.clone();
+            self.spawn(About::Count(device.clone()), async move {
+                let mut counted = Vec::with_capacity(wanted.len());
+                for (replica, progress) in wanted {
+                    let backlog = report::backlog(&*databases, &replica, &progress).await;
+                    counted.push((replica.path, backlog));
+                }
+                Event::Counted(device, counted)
+            });
+        }
     }
 
     pub(super) async fn apply(&mut self, event: Event) {
@@ -87,7 +98,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         match event {
             Event::Located(Ok(located)) => {
                 self.locating = false;
-                self.open_databases(located).await;
+                self.apply_located(located).await;
             }
             Event::Located(Err(error)) => {
                 self.locating = false;
@@ -99,8 +110,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     retry_after: None,
                 }));
             }
-            Event::Looked(signatures) => {
-                self.looking = false;
+            Event::Opened(replica, result) => self.apply_opened(*replica, *result),
+            Event::Failed(about, what) => self.apply_failure(about, &what),
+            Event::Looked(device, signatures) => {
+                self.looking.remove(&device);
                 for (path, signature) in signatures {
                     match (signature, self.followed.get_mut(&path)) {
                         (Ok(signature), Some(db)) => db.saw(signature, now),
@@ -112,8 +125,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     }
                 }
             }
-            Event::Counted(counted) => {
-                self.counting = false;
+            Event::Counted(device, counted) => {
+                self.counting.remove(&device);
                 for (path, backlog) in counted {
                     let Some(db) = self.followed.get_mut(&path) else {
                         continue;
@@ -133,13 +146,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 changes,
                 result,
             } => {
-                self.turn_count += 1;
-                if let Some(running) = self.turns.get_mut(&lane) {
-                    *running = running.saturating_sub(1);
-                }
-                if lane == Lane::Retry {
-                    self.retrying = self.turns.get(&Lane::Retry).copied().unwrap_or(0) > 0;
-                }
+                self.turn_ended(lane);
                 let Some(db) = self.followed.get_mut(&path) else {
                     return;
                 };

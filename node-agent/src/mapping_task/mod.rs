@@ -1,5 +1,6 @@
 //! One mapping at work: finds its databases, gives their lanes turns, waits out failures, reports.
 
+mod failures;
 mod followed;
 mod looks;
 mod open;
@@ -20,11 +21,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::databases::{DatabaseError, Databases, Signature};
+use crate::databases::{DatabaseError, Databases, Replica, Signature};
 use crate::lanes::{Ended, Lane, Listing, TurnError};
+use crate::state::{DatabaseKey, Progress};
 use crate::stop::from_state;
 use crate::work::Work;
+use failures::About;
+pub use failures::internal_error;
 use followed::{Backlog, Followed};
+use open::OpenError;
 use pause::Paused;
 
 /// How often databases are looked at for changes, and reports are renewed.
@@ -57,9 +62,15 @@ pub struct MappingTask<D, S, R, C> {
     turn_count: u64,
     retrying: bool,
     probing: bool,
-    looking: bool,
+    /// Devices that are being looked at.
+    looking: BTreeSet<String>,
     locating: bool,
-    counting: bool,
+    /// Devices whose databases' backlog is being counted.
+    counting: BTreeSet<String>,
+    /// Databases that are being opened, and their devices.
+    opening: HashMap<PathBuf, String>,
+    /// Those that are still to be opened.
+    to_open: Vec<Replica>,
     probed: Option<Probed>,
     paused: Option<Paused>,
     /// The pause that ended last, until work shows that it is over.
@@ -96,9 +107,12 @@ enum Event {
     },
     Probed(Result<(Capabilities, Permissions), RemoteError>),
     ProbeAbandoned,
-    Looked(Vec<(PathBuf, Result<Signature, DatabaseError>)>),
-    Counted(Vec<(PathBuf, Option<Backlog>)>),
+    Looked(String, Vec<(PathBuf, Result<Signature, DatabaseError>)>),
+    Counted(String, Vec<(PathBuf, Option<Backlog>)>),
     Located(Result<crate::databases::Located, DatabaseError>),
+    Opened(Box<Replica>, Box<Result<(DatabaseKey, Progress), OpenError>>),
+    /// Work that failed in itself, and its last words.
+    Failed(About, String),
 }
 
 /// A handle on a running task.
@@ -153,9 +167,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             turn_count: 0,
             retrying: false,
             probing: false,
-            looking: false,
+            looking: BTreeSet::new(),
             locating: false,
-            counting: false,
+            counting: BTreeSet::new(),
+            opening: HashMap::new(),
+            to_open: Vec::new(),
             probed: None,
             paused: None,
             trial: None,
@@ -202,8 +218,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Some(event) = self.events.join_next() => match event {
                     Ok(event) => self.apply(event).await,
                     Err(error) => {
-                        tracing::error!(policy = %self.work.policy_name(), "a look ended abnormally: {error}");
-                        (self.probing, self.looking, self.locating, self.counting) = Default::default();
+                        tracing::error!(policy = %self.work.policy_name(), "work was cut off: {error}");
                     }
                 },
                 _ = locate.tick() => self.spawn_locate(),

@@ -1,5 +1,9 @@
 //! Opening a mapping's state and its databases: where work goes on, and where it starts over.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use onespace_core::plan::due_at;
 use onespace_core::reason::RefuseReason;
 use onespace_core::row::Row;
@@ -7,16 +11,19 @@ use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
-use super::MappingTask;
 use super::followed::Followed;
+use super::{About, Event, MappingTask};
 use crate::clock::Clock;
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica};
-use crate::lanes::TurnError;
-use crate::state::{DatabaseKey, Opened, Progress};
+use crate::state::{DatabaseKey, Opened, Progress, StateError};
 use crate::stop::from_state;
+use crate::work::Work;
 
 /// Rows of one read while the beginning of what is not due is looked for.
 const SCAN: usize = 1000;
+
+/// Databases of one device that are opened at the same time.
+const OPENS: usize = 4;
 
 impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
     /// Opens the mapping's state; `false` = the mapping is refused.
@@ -97,46 +104,127 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 
     /// Takes up databases that are new, and lets go of those that went away.
-    pub(super) async fn open_databases(&mut self, located: Located) {
-        let mut unreadable = std::collections::BTreeSet::new();
-        for replica in &located.replicas {
-            if let Some(db) = self.followed.get_mut(&replica.path) {
-                // The ring gave this replica another part of the work, or another server: it is opened anew.
-                db.leaving |= db.replica != *replica;
-                continue;
-            }
-            match self.open_database(replica).await {
-                Ok(()) => {}
-                Err(
-                    TurnError::Database(DatabaseError::Gone(_) | DatabaseError::Busy(_))
-                    | TurnError::Replaced,
-                ) => {}
-                Err(TurnError::State(error)) => self.pause_for(from_state(&error)),
-                Err(TurnError::Database(error)) => {
-                    if !self.unreadable.contains(&replica.path) {
-                        tracing::warn!(policy = %self.work.policy_name(), "{error}");
-                    }
-                    unreadable.insert(replica.path.clone());
-                }
-            }
-        }
-        self.unreadable.retain(|path| self.followed.contains_key(path));
-        self.unreadable.extend(unreadable);
-        let present: std::collections::BTreeSet<_> = located
+    pub(super) async fn apply_located(&mut self, located: Located) {
+        let present: BTreeSet<_> = located
             .replicas
             .iter()
             .map(|replica| replica.path.clone())
             .collect();
+        self.to_open.clear();
+        for replica in &located.replicas {
+            match self.followed.get_mut(&replica.path) {
+                // The ring gave this replica another part of the work, or another server: it is opened anew.
+                Some(db) => db.leaving |= db.replica != *replica,
+                None if self.opening.contains_key(&replica.path) => {}
+                None => self.to_open.push(replica.clone()),
+            }
+        }
         for (path, db) in &mut self.followed {
             db.leaving |= !present.contains(path);
         }
         self.followed
             .retain(|_, db| !db.leaving || !db.running.is_empty());
+        self.unreadable.retain(|path| present.contains(path));
+        let all_seen = located.unreadable == 0 && !located.walking;
+        if all_seen && self.located.as_ref() != Some(&located) {
+            self.forget_absent(&located.replicas, &present).await;
+        }
         self.located = Some(located);
+        self.open_next();
         self.spawn_look();
     }
 
-    async fn open_database(&mut self, replica: &Replica) -> Result<(), TurnError> {
+    /// What is kept of a database that is gone goes, if its container has others here: it was the file that the
+    /// container had before it was sharded, a shard that was merged into another, or a replica that the ring moved. Its
+    /// rows are in other databases by now, and whoever follows those begins with all of them. Of a container that is
+    /// gone altogether held rows stay to be seen.
+    async fn forget_absent(&mut self, replicas: &[Replica], present: &BTreeSet<PathBuf>) {
+        let containers = replicas.iter().map(|replica| replica.container.clone()).collect();
+        let mut paths = present.clone();
+        paths.extend(self.followed.keys().cloned());
+        let id = &self.work.mapping.id;
+        if let Err(error) = self.work.state.forget_absent(id, containers, paths).await {
+            self.pause_for(from_state(&error));
+        }
+    }
+
+    /// Starts to open the next databases, some at a time on each device. A disk that is slow keeps the others' waiting
+    /// no more than the loop.
+    fn open_next(&mut self) {
+        let mut later = Vec::new();
+        for replica in std::mem::take(&mut self.to_open) {
+            let busy = self
+                .opening
+                .values()
+                .filter(|device| **device == replica.device)
+                .count();
+            if busy >= OPENS {
+                later.push(replica);
+                continue;
+            }
+            self.opening.insert(replica.path.clone(), replica.device.clone());
+            let opening = Opening {
+                work: self.work.clone(),
+                databases: self.databases.clone(),
+            };
+            self.spawn(About::Open(replica.path.clone()), async move {
+                let opened = opening.open(&replica).await;
+                Event::Opened(Box::new(replica), Box::new(opened))
+            });
+        }
+        self.to_open = later;
+    }
+
+    pub(super) fn apply_opened(
+        &mut self,
+        replica: Replica,
+        opened: Result<(DatabaseKey, Progress), OpenError>,
+    ) {
+        self.opening.remove(&replica.path);
+        self.open_next();
+        let is_ours = |located: &Located| located.replicas.contains(&replica);
+        match opened {
+            Ok((key, progress)) => {
+                self.unreadable.remove(&replica.path);
+                if self.located.as_ref().is_some_and(is_ours) {
+                    let followed = Followed::new(replica.clone(), key, progress, self.work.now());
+                    self.followed.insert(replica.path, followed);
+                    self.spawn_look();
+                }
+            }
+            Err(OpenError::State(error)) => self.pause_for(from_state(&error)),
+            Err(OpenError::Database(error)) => self.database_trouble(&replica.path, &error),
+        }
+    }
+}
+
+/// What a database is opened with.
+struct Opening<D, S, R, C> {
+    work: Work<S, R, C>,
+    databases: Arc<D>,
+}
+
+/// Why a database is not followed yet; it is tried again when databases are located anew.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    Database(DatabaseError),
+    State(StateError),
+}
+
+impl From<DatabaseError> for OpenError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<StateError> for OpenError {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
+    async fn open(&self, replica: &Replica) -> Result<(DatabaseKey, Progress), OpenError> {
         let head = self.databases.rows_after(replica, i64::MAX, 1).await?;
         let key = DatabaseKey {
             mapping: self.work.mapping.id.clone(),
@@ -144,44 +232,28 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             container: replica.container.clone(),
         };
         let now = self.work.now();
-        let kept = match self.work.state.progress(&key).await {
-            Ok(kept) => kept,
-            Err(error) => {
-                self.pause_for(from_state(&error));
-                return Ok(());
-            }
-        };
-        let progress = match kept {
-            Some(progress) if self.goes_on(replica, &progress, &head).await? => progress,
-            _ => {
-                let progress = self.beginning(replica, &head, now).await?;
-                let replaced = self.work.state.at_path(&key, &replica.path).await;
-                let begun = match replaced {
-                    Ok(replaced) => {
-                        self.work
-                            .state
-                            .begin(&key, &replica.path, &progress, replaced)
-                            .await
-                    }
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = begun {
-                    self.pause_for(from_state(&error));
-                    return Ok(());
-                }
-                progress
-            }
-        };
-        self.followed.insert(
-            replica.path.clone(),
-            Followed::new(replica.clone(), key, progress, now),
-        );
-        Ok(())
+        if let Some(progress) = self.work.state.progress(&key).await?
+            && self.goes_on(replica, &progress, &head).await?
+        {
+            return Ok((key, progress));
+        }
+        let progress = self.beginning(replica, &head, now).await?;
+        let replaced = self.work.state.at_path(&key, &replica.path).await?;
+        self.work
+            .state
+            .begin(&key, &replica.path, &progress, replaced)
+            .await?;
+        Ok((key, progress))
     }
 
     /// Whether a database is still the one that the progress speaks of: one that was restored from a backup keeps
     /// its id, but has fewer rows, or other names at their numbers.
-    async fn goes_on(&self, replica: &Replica, progress: &Progress, head: &Chunk) -> Result<bool, TurnError> {
+    async fn goes_on(
+        &self,
+        replica: &Replica,
+        progress: &Progress,
+        head: &Chunk,
+    ) -> Result<bool, DatabaseError> {
         if head.max_rowid < progress.processed || head.max_rowid < progress.deletes {
             return Ok(false);
         }
@@ -199,7 +271,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         replica: &Replica,
         head: &Chunk,
         now: Timestamp,
-    ) -> Result<Progress, TurnError> {
+    ) -> Result<Progress, DatabaseError> {
         let mut high = head.max_rowid;
         if self.work.mapping.copy_after > 0 {
             high = self.last_due(replica, head.max_rowid, now).await?;
@@ -212,7 +284,12 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         })
     }
 
-    async fn last_due(&self, replica: &Replica, max_rowid: i64, now: Timestamp) -> Result<i64, TurnError> {
+    async fn last_due(
+        &self,
+        replica: &Replica,
+        max_rowid: i64,
+        now: Timestamp,
+    ) -> Result<i64, DatabaseError> {
         let mut after = 0;
         loop {
             let chunk = self.databases.rows_after(replica, after, SCAN).await?;

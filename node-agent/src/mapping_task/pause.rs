@@ -93,6 +93,7 @@ pub(crate) fn concerns_remote(reason: PauseReason) -> bool {
             | P::EndpointCannotDecrypt
             | P::StateUnavailable
             | P::HeldSetFull
+            | P::InternalError
     )
 }
 

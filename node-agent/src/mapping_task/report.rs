@@ -1,6 +1,7 @@
 //! What a mapping's task reports.
 
 use onespace_core::mapping::MappingState;
+use onespace_core::reason::Notice;
 use onespace_core::report::{
     Databases as Counts, Handled, HeldDeletes, MappingReport, Pending, RemoteReport, RunState, Verify,
     rfc3339,
@@ -162,14 +163,22 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Some(onespace_core::reason::PauseReason::HeldSetFull.to_string()),
                 Some("too many rows are held; mend what they name, then retry them".to_owned()),
             ),
-            MappingState::Active => match &self.held_deletes {
-                None => (RunState::Running, None, None),
-                Some(batch) => (
-                    RunState::Running,
-                    Some(batch.reason.clone()),
-                    Some(self.waiting_message(batch)),
-                ),
-            },
+            MappingState::Active => {
+                let missing = self.located.as_ref().and_then(|located| located.missing.clone());
+                match (missing, &self.held_deletes) {
+                    (Some(missing), _) => (
+                        RunState::Running,
+                        Some(Notice::SourceNotFound.to_string()),
+                        Some(missing),
+                    ),
+                    (None, None) => (RunState::Running, None, None),
+                    (None, Some(batch)) => (
+                        RunState::Running,
+                        Some(batch.reason.clone()),
+                        Some(self.waiting_message(batch)),
+                    ),
+                }
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
-use super::{Event, MappingTask, pause};
+use super::{About, Event, MappingTask, pause};
 use crate::clock::Clock;
 use crate::databases::{DatabaseError, Databases};
 use crate::lanes::{Ended, Lane, Listing, Turn};
@@ -145,7 +145,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         } else {
             Listing::default()
         };
-        self.events.spawn(async move {
+        let about = About::Turn {
+            path: path.clone(),
+            lane,
+        };
+        self.spawn(about, async move {
             let result = match lane {
                 Lane::FirstPass => turn.first_pass(listing).await,
                 Lane::Retry => turn.retry(held).await.map(|ended| (ended, Listing::default())),
@@ -160,6 +164,17 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 result: Box::new(result),
             }
         });
+    }
+
+    /// Notes that a turn ended, however it did.
+    pub(super) fn turn_ended(&mut self, lane: Lane) {
+        self.turn_count += 1;
+        if let Some(running) = self.turns.get_mut(&lane) {
+            *running = running.saturating_sub(1);
+        }
+        if lane == Lane::Retry {
+            self.retrying = self.turns.get(&Lane::Retry).copied().unwrap_or(0) > 0;
+        }
     }
 
     pub(super) fn apply_turn(

@@ -3,7 +3,8 @@
 use onespace_core::mapping::{MappingId, Mode};
 use onespace_core::report::Totals;
 use onespace_core::timestamp::Timestamp;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -206,6 +207,39 @@ impl State {
                 |row| row.get(0),
             )
             .optional()
+        })
+        .await
+    }
+
+    /// Forgets the databases of these containers that are at none of these paths, with their held rows.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn forget_absent(
+        &self,
+        mapping: &MappingId,
+        containers: BTreeSet<String>,
+        paths: BTreeSet<PathBuf>,
+    ) -> Result<(), StateError> {
+        let mapping = mapping.0.clone();
+        self.run(move |sql| {
+            let known: Vec<(String, String, String)> = sql
+                .prepare_cached("SELECT db, container, path FROM progress WHERE mapping = ?")?
+                .query_map([&mapping], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .collect::<Result<_, _>>()?;
+            for (database, container, path) in known {
+                if !containers.contains(&container) || paths.contains(Path::new(&path)) {
+                    continue;
+                }
+                for table in ["held", "progress"] {
+                    sql.execute(
+                        &format!("DELETE FROM {table} WHERE mapping = ? AND db = ?"),
+                        params![mapping, database],
+                    )?;
+                }
+                deletes::forget_database(sql, &mapping, &database)?;
+            }
+            Ok(())
         })
         .await
     }

@@ -76,6 +76,10 @@ pub struct Things {
     pub objects: BTreeMap<(String, String), Object>,
     /// Swift does not answer.
     pub swift_is_down: bool,
+    /// Databases whose disk does not answer.
+    pub hangs: std::collections::BTreeSet<PathBuf>,
+    /// Whoever reads an object of this name panics.
+    pub panics: std::collections::BTreeSet<String>,
     /// What the remote holds.
     pub remote: BTreeMap<String, Stored>,
     /// Every request to the remote fails with this.
@@ -187,11 +191,18 @@ fn replica(container: &str) -> Replica {
         device: "d1".into(),
         partition: 0,
         account: "a".into(),
-        container: container.into(),
-        shard: None,
+        container: shown(container).into(),
+        shard: container
+            .contains('#')
+            .then(|| (".shards_a".into(), container.into())),
         index: 0,
         replicas: 1,
     }
+}
+
+/// The container that a database belongs to: `c#1` is a shard of `c`.
+fn shown(container: &str) -> &str {
+    container.split('#').next().unwrap_or(container)
 }
 
 /// A mapping of the container, with keys as they are.

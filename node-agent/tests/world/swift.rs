@@ -13,7 +13,7 @@ use onespace_node_agent::databases::{Chunk, DatabaseError, Databases, Located, R
 use onespace_stores::body::Body;
 use onespace_stores::source::{Answer, ObjectPath, Primaries, Read, Source, SourceError};
 
-use super::{Db, World, path, replica};
+use super::{Db, World, path, replica, shown};
 
 /// What an object server holds.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl World {
         let object = Object::There { time, body };
         self.things()
             .objects
-            .insert((container.into(), name.into()), object);
+            .insert((shown(container).into(), name.into()), object);
         time
     }
 
@@ -53,7 +53,7 @@ impl World {
         let object = Object::Deleted(time);
         self.things()
             .objects
-            .insert((container.into(), name.into()), object);
+            .insert((shown(container).into(), name.into()), object);
         self.insert(container, tombstone(name, &time.to_string()));
     }
 
@@ -135,11 +135,13 @@ impl Databases for World {
             .keys()
             .filter_map(|path| path.file_name()?.to_str().map(ToOwned::to_owned));
         let wanted = |container: &String| match mapping.source.is_account_wide() {
-            true => !mapping.carved_out.contains(container),
-            false => *container == mapping.source.container,
+            true => !mapping.carved_out.iter().any(|other| other == shown(container)),
+            false => shown(container) == mapping.source.container,
         };
+        let replicas: Vec<_> = containers.filter(wanted).map(|name| replica(&name)).collect();
         Ok(Located {
-            replicas: containers.filter(wanted).map(|name| replica(&name)).collect(),
+            missing: replicas.is_empty().then(|| "no such container".to_owned()),
+            replicas,
             ..Located::default()
         })
     }
@@ -162,6 +164,9 @@ impl Databases for World {
     }
 
     async fn rows_after(&self, replica: &Replica, after: i64, limit: usize) -> Result<Chunk, DatabaseError> {
+        while self.things().hangs.contains(&replica.path) {
+            super::pass(std::time::Duration::from_secs(1)).await;
+        }
         self.chunk(replica, limit, |db| {
             let rows = db.rows.range(after.saturating_add(1)..);
             rows.take(limit).map(|(_, row)| row.clone()).collect()
@@ -215,6 +220,8 @@ impl Source for World {
     ) -> Result<Answer<(SwiftObject, Body)>, SourceError> {
         // A request takes time: other tasks run meanwhile.
         super::pass(std::time::Duration::from_millis(5)).await;
+        let panics = self.things().panics.contains(&object.object);
+        assert!(!panics, "a mistake in the program");
         let things = self.things();
         if things.swift_is_down {
             return Err(SourceError::Unavailable {

@@ -1,0 +1,213 @@
+//! Which databases a mapping follows, and what happens when they come, go, hang, or are sharded.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test cannot do without ends it"
+)]
+
+mod world;
+
+use std::time::Duration;
+
+use onespace_core::mapping::{Mapping, Source};
+use onespace_core::plan::Held as Hold;
+use onespace_core::reason::HoldReason;
+use onespace_core::report::RunState;
+use onespace_node_agent::clock::Clock;
+use onespace_node_agent::mapping_task::Command;
+use onespace_node_agent::state::{DatabaseKey, HeldKey};
+use world::{CONTAINER, World, mapping, pass, path, settle};
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn all_containers() -> Mapping {
+    Mapping {
+        source: Source {
+            account: "a".into(),
+            container: "/*".into(),
+        },
+        ..mapping()
+    }
+}
+
+/// What the sharder does first: a shard with a copy of these rows, tombstones last.
+fn cleave(world: &World, shard: &str, names: impl Fn(&str) -> bool) {
+    world.create(shard);
+    let mut rows: Vec<_> = world.things().databases[&path(CONTAINER)]
+        .rows
+        .values()
+        .filter(|row| names(&row.name))
+        .cloned()
+        .collect();
+    rows.sort_by(|a, b| (a.deleted, &a.name).cmp(&(b.deleted, &b.name)));
+    for row in rows {
+        world.insert(shard, row);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sharding_sends_nothing_anew_and_deletes_nothing_and_what_users_do_meanwhile_arrives() {
+    let world = World::new();
+    for number in 0..40 {
+        world.put(CONTAINER, &format!("o{number:02}"), "before");
+    }
+    world.put(CONTAINER, "gone", "x");
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    world.delete(CONTAINER, "gone");
+    settle(&handle).await;
+    let before = world.things().requests.len();
+
+    // Two shards, each with a copy of its half; then the rows go from the root without tombstones.
+    cleave(&world, "c#1", |name| name < "o20");
+    cleave(&world, "c#2", |name| name >= "o20");
+    world.put(CONTAINER, "o00", "while it is sharded");
+    world.delete(CONTAINER, "o01");
+    settle(&handle).await;
+    cleave(&world, "c#1", |name| name < "o20");
+    world
+        .things()
+        .databases
+        .get_mut(&path(CONTAINER))
+        .unwrap()
+        .rows
+        .clear();
+    settle(&handle).await;
+    world.things().databases.remove(&path(CONTAINER));
+    world.put("c#2", "o30", "after");
+    world.put("c#2", "o99", "after");
+    world.delete("c#1", "o02");
+    let report = settle(&handle).await;
+
+    assert_eq!(report.databases.open, 2);
+    assert_eq!(world.at_remote("o00").as_deref(), Some("while it is sharded"));
+    assert_eq!(world.at_remote("o30").as_deref(), Some("after"));
+    assert_eq!(world.at_remote("o99").as_deref(), Some("after"));
+    assert_eq!((world.at_remote("o01"), world.at_remote("o02")), (None, None));
+    let things = world.things();
+    assert_eq!(things.remote.len(), 39);
+    let of = |verb: &str| {
+        let mut keys: Vec<_> = things.requests[before..]
+            .iter()
+            .filter_map(|request| request.strip_prefix(verb))
+            .filter(|key| !key.contains(".onespace"))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    };
+    assert_eq!(of("PUT "), ["o00", "o30", "o99"]);
+    assert_eq!(of("DELETE "), ["o01", "o02"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_held_for_a_database_that_is_gone_are_held_no_longer() {
+    let world = World::new();
+    world.put(CONTAINER, "o", "x");
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    let key = HeldKey {
+        database: DatabaseKey {
+            mapping: mapping().id,
+            database: world.things().databases[&path(CONTAINER)].id.clone(),
+            container: CONTAINER.into(),
+        },
+        name: "o".into(),
+    };
+    let held = Hold::new(HoldReason::Refused, "no");
+    world
+        .state
+        .hold(&key, 1, &held, world.clock.now(), 10)
+        .await
+        .unwrap();
+    cleave(&world, "c#1", |_| true);
+    assert_eq!(settle(&handle).await.held.rows, 1, "the root is still there");
+    world.things().databases.remove(&path(CONTAINER));
+    pass(seconds(12)).await;
+    assert_eq!(settle(&handle).await.held.rows, 0);
+    assert_eq!(world.at_remote("o").as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_not_there_is_reported_until_it_is() {
+    let world = World::new();
+    world.things().databases.clear();
+    let handle = world.start(mapping());
+    let report = settle(&handle).await;
+    assert_eq!(
+        (report.state, report.reason.as_deref(), report.databases.open),
+        (RunState::Running, Some("SourceNotFound"), 0)
+    );
+    assert!(report.message.is_some());
+    world.create(CONTAINER);
+    world.put(CONTAINER, "o", "x");
+    let report = settle(&handle).await;
+    assert_eq!((report.reason, report.databases.open), (None, 1));
+    assert_eq!(world.at_remote("o").as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn containers_that_appear_later_are_followed_and_those_that_go_are_let_go() {
+    let world = World::new();
+    world.put(CONTAINER, "o", "x");
+    let handle = world.start(all_containers());
+    settle(&handle).await;
+    for number in 0..300 {
+        let container = format!("new{number:03}");
+        world.create(&container);
+        world.put(&container, &format!("o{number:03}"), "x");
+    }
+    let report = settle(&handle).await;
+    assert_eq!((report.databases.open, world.things().remote.len()), (301, 301));
+    world.things().databases.remove(&path("new007"));
+    let report = settle(&handle).await;
+    assert_eq!((report.databases.open, world.things().remote.len()), (300, 301));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_whose_disk_hangs_stops_neither_the_others_nor_the_reports() {
+    let world = World::new();
+    world.create("hung");
+    world.put("hung", "hung", "x");
+    world.things().hangs.insert(path("hung"));
+    let handle = world.start(all_containers());
+    world.put(CONTAINER, "o", "x");
+    pass(seconds(60)).await;
+    assert_eq!(world.at_remote("o").as_deref(), Some("x"));
+    handle.commands.send(Command::Retry(None)).await.unwrap();
+    pass(seconds(1)).await;
+    assert_eq!(
+        handle.commands.capacity(),
+        handle.commands.max_capacity(),
+        "the command was taken up"
+    );
+    let report = handle.reports.borrow().clone();
+    assert_eq!(report.databases.open, 1);
+    assert!(!report.idle, "a database that was not opened is not done");
+    world.things().hangs.clear();
+    settle(&handle).await;
+    assert_eq!(world.at_remote("hung").as_deref(), Some("x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mistake_in_the_program_is_shown_and_tried_again() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    world.things().panics.insert("o".into());
+    world.put(CONTAINER, "o", "x");
+    pass(seconds(30)).await;
+    let report = handle.reports.borrow().clone();
+    assert_eq!(
+        (report.state, report.reason.as_deref()),
+        (RunState::Paused, Some("InternalError"))
+    );
+    assert!(!report.message.unwrap().contains("a mistake in the program"));
+    world.things().panics.clear();
+    let report = settle(&handle).await;
+    assert_eq!((report.state, report.reason), (RunState::Running, None));
+    assert_eq!(world.at_remote("o").as_deref(), Some("x"));
+}
