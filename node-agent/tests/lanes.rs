@@ -96,6 +96,29 @@ async fn a_tombstone_under_one_storage_policy_leaves_the_waiting_row_of_another(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delete_that_a_live_row_of_another_policy_kept_back_acts_once_the_reconciler_has_ended_that() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    let time = world.store(CONTAINER, "x", "misplaced");
+    let misplaced = RawRow {
+        policy_index: 1,
+        ..swift_row("x", &time.to_string(), "misplaced")
+    };
+    world.insert(CONTAINER, misplaced);
+    settle(&handle).await;
+    world.delete(CONTAINER, "x");
+    settle(&handle).await;
+    assert_eq!(world.at_remote("x").as_deref(), Some("misplaced"));
+    let ended = RawRow {
+        policy_index: 1,
+        ..tombstone_row("x", &time.with_offset(1).to_string())
+    };
+    world.insert(CONTAINER, ended);
+    settle(&handle).await;
+    assert_eq!(world.at_remote("x"), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_database_that_was_replaced_is_worked_off_from_its_start() {
     let world = World::new();
     for name in ["a", "b", "c"] {

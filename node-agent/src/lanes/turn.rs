@@ -14,7 +14,7 @@ use onespace_stores::source::Source;
 use super::{Ended, Lane, Turn, TurnError};
 use crate::claims::Claim;
 use crate::clock::Clock;
-use crate::databases::Databases;
+use crate::databases::{Databases, ReadRow};
 use crate::delete::Deleted;
 use crate::state::{Adopted, Advance, Allowance, HeldKey, Kept, Waiting, Watermark};
 use crate::stop::{as_pause, from_state};
@@ -120,6 +120,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         tokio::pin!(time_is_over);
         loop {
             let next = tokio::select! {
+                biased;
                 () = &mut time_is_over, if !halt.is_cancelled() => { halt.cancel(); continue; }
                 next = ends.next() => next,
             };
@@ -237,11 +238,15 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         };
         let alive = rows
             .iter()
-            .any(|row| !matches!(row, crate::databases::ReadRow::Row(row) if row.deleted));
+            .any(|row| !matches!(row, ReadRow::Row(row) if row.deleted));
         if alive {
             return Ok(None);
         }
-        self.work.delete(row, allowance).await.map(Some)
+        let acts = users_tombstone(row, rows);
+        self.work
+            .delete(acts.as_ref().unwrap_or(row), allowance)
+            .await
+            .map(Some)
     }
 
     async fn hold(&self, rowid: i64, name: &str, held: &Held) -> End {
@@ -346,6 +351,21 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             Err(TurnError::Replaced)
         }
     }
+}
+
+/// Swift's reconciler ends the life of a name under one storage policy: a user's tombstone under another, which could
+/// not act before, acts now.
+fn users_tombstone(row: &Row, rows: Vec<ReadRow>) -> Option<Row> {
+    if row.time.data.offset() == 0 {
+        return None;
+    }
+    let tombstones = rows.into_iter().filter_map(|read| match read {
+        ReadRow::Row(raw) => Row::parse(raw).ok(),
+        ReadRow::Damaged { .. } => None,
+    });
+    tombstones
+        .filter(|other| other.time.data.offset() == 0)
+        .max_by_key(|other| other.time.data)
 }
 
 fn count(totals: &mut Totals, done: Done) {

@@ -33,6 +33,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 tokio::time::sleep(PROBE_GRACE).await;
             };
             tokio::select! {
+                biased;
                 result = work.remote.probe(&prefix) => Event::Probed(result),
                 () = patience => Event::ProbeAbandoned,
             }
@@ -173,13 +174,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             Err(error) => self.pause_for(from_remote(error)),
             Ok((capabilities, permissions)) => {
                 let missing = self.work.missing_permissions(&permissions);
-                let capabilities = Arc::new(capabilities);
-                self.work.capabilities = capabilities.clone();
                 self.probed = Some(Probed {
-                    capabilities,
+                    capabilities: serde_json::to_value(&capabilities)
+                        .and_then(serde_json::from_value)
+                        .unwrap_or_default(),
                     permissions,
                     at: self.work.now(),
                 });
+                self.work.capabilities = Arc::new(capabilities);
                 if let Some(pause) = missing {
                     return self.pause_for(Stop::Pause(pause));
                 }

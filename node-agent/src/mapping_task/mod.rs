@@ -8,7 +8,7 @@ mod pause;
 mod report;
 mod turns;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,11 +54,11 @@ pub struct MappingTask<D, S, R, C> {
     cancel: CancellationToken,
     commands: mpsc::Receiver<Command>,
     reports: watch::Sender<MappingReport>,
-    followed: HashMap<PathBuf, Followed>,
+    followed: BTreeMap<PathBuf, Followed>,
     unreadable: BTreeSet<PathBuf>,
     located: Option<crate::databases::Located>,
     events: JoinSet<Event>,
-    turns: HashMap<Lane, usize>,
+    turns: BTreeMap<Lane, usize>,
     turn_count: u64,
     retrying: bool,
     probing: bool,
@@ -68,7 +68,7 @@ pub struct MappingTask<D, S, R, C> {
     /// Devices whose databases' backlog is being counted.
     counting: BTreeSet<String>,
     /// Databases that are being opened, and their devices.
-    opening: HashMap<PathBuf, String>,
+    opening: BTreeMap<PathBuf, String>,
     /// Those that are still to be opened.
     to_open: Vec<Replica>,
     probed: Option<Probed>,
@@ -77,6 +77,8 @@ pub struct MappingTask<D, S, R, C> {
     trial: Option<Paused>,
     held_set_full: bool,
     has_hope: bool,
+    /// What is known of the held rows may be old.
+    held_changed: bool,
     held: onespace_core::report::HeldReport,
     totals: Totals,
     handled_retry: Option<String>,
@@ -93,7 +95,8 @@ pub struct MappingTask<D, S, R, C> {
 /// What a probe found.
 #[derive(Clone, Debug)]
 struct Probed {
-    capabilities: Arc<Capabilities>,
+    /// As reports name them.
+    capabilities: BTreeMap<String, bool>,
     permissions: Permissions,
     at: onespace_core::timestamp::Timestamp,
 }
@@ -159,24 +162,25 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             cancel: cancel.clone(),
             commands: inbox,
             reports,
-            followed: HashMap::new(),
+            followed: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             located: None,
             events: JoinSet::new(),
-            turns: HashMap::new(),
+            turns: BTreeMap::new(),
             turn_count: 0,
             retrying: false,
             probing: false,
             looking: BTreeSet::new(),
             locating: false,
             counting: BTreeSet::new(),
-            opening: HashMap::new(),
+            opening: BTreeMap::new(),
             to_open: Vec::new(),
             probed: None,
             paused: None,
             trial: None,
             held_set_full: false,
             has_hope: false,
+            held_changed: true,
             held: onespace_core::report::HeldReport::default(),
             totals: Totals::default(),
             handled_retry: None,
@@ -225,7 +229,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 _ = look.tick() => {
                     self.spawn_look();
                     self.spawn_count();
-                    self.refresh_held().await;
+                    // A turn holds rows while it runs.
+                    if self.held_changed || self.turns.values().any(|running| *running > 0) {
+                        self.refresh_held().await;
+                    }
                     if self.has_nothing_to_do() {
                         self.trial = None;
                     }
@@ -247,6 +254,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
 
     async fn obey(&mut self, command: Command) {
         let (now, id) = (self.work.now(), self.work.mapping.id.clone());
+        self.held_changed = true;
         let state = &self.work.state;
         let done = match command {
             Command::Retry(object) => match object.as_deref().and_then(|object| object.split_once('/')) {

@@ -185,6 +185,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         let is_ours = |located: &Located| located.replicas.contains(&replica);
         match opened {
             Ok((key, progress)) => {
+                // A database that starts over has no held rows.
+                self.held_changed = true;
                 self.unreadable.remove(&replica.path);
                 if self.located.as_ref().is_some_and(is_ours) {
                     let followed = Followed::new(replica.clone(), key, progress, self.work.now());

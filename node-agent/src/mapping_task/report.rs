@@ -40,6 +40,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         );
         match read {
             Ok((report, hope, (batch, deletes_full), released)) => {
+                self.held_changed = false;
                 self.held_set_full = report.full;
                 self.held = report;
                 self.has_hope = hope;
@@ -130,8 +131,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     })
                     .unwrap_or_default(),
                 capabilities: probed
-                    .map(|probed| serde_json::to_value(&*probed.capabilities).unwrap_or_default())
-                    .and_then(|value| serde_json::from_value(value).ok())
+                    .map(|probed| probed.capabilities.clone())
                     .unwrap_or_default(),
                 probed_at: probed.map(|probed| rfc3339(probed.at)),
             },

@@ -1,6 +1,6 @@
 //! Giving the lanes of a mapping's databases their turns, and taking in what became of them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use onespace_core::plan::Stop;
@@ -74,7 +74,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             Ok(due) => due,
             Err(error) => return self.pause_for(from_state(&error)),
         };
-        let mut by_database: HashMap<String, Vec<Held>> = HashMap::new();
+        let mut by_database: BTreeMap<String, Vec<Held>> = BTreeMap::new();
         for held in due {
             by_database
                 .entry(held.key.database.database.clone())
@@ -110,6 +110,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         // Rows of databases that are not here now must not stand before the others'.
         for database in by_database.into_keys() {
+            self.held_changed = true;
             if let Err(error) = self
                 .work
                 .state
@@ -169,6 +170,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     /// Notes that a turn ended, however it did.
     pub(super) fn turn_ended(&mut self, lane: Lane) {
         self.turn_count += 1;
+        self.held_changed = true;
         if let Some(running) = self.turns.get_mut(&lane) {
             *running = running.saturating_sub(1);
         }

@@ -173,14 +173,16 @@ fn in_savepoint<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
 ) -> Result<T, StateError> {
-    connection.execute_batch("SAVEPOINT record")?;
+    let run = |sql| connection.prepare_cached(sql)?.execute([]);
+    run("SAVEPOINT record")?;
     match work(connection) {
         Ok(value) => {
-            connection.execute_batch("RELEASE record")?;
+            run("RELEASE record")?;
             Ok(value)
         }
         Err(error) => {
-            connection.execute_batch("ROLLBACK TO record; RELEASE record")?;
+            run("ROLLBACK TO record")?;
+            run("RELEASE record")?;
             Err(error.into())
         }
     }

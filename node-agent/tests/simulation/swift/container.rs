@@ -1,0 +1,193 @@
+//! One replica of a container database: rows with numbers of its own, merged as Swift merges them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use md5::{Digest, Md5};
+use onespace_core::row::RawRow;
+use onespace_core::timestamp::Timestamp;
+
+/// What an update says of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Name.
+    pub name: String,
+    /// Storage policy.
+    pub policy: u32,
+    /// t1.
+    pub data: Timestamp,
+    /// t3.
+    pub time: Timestamp,
+    /// Length of the body.
+    pub size: usize,
+    /// Its md5.
+    pub etag: String,
+    /// A tombstone.
+    pub deleted: bool,
+}
+
+impl Record {
+    /// Of a body.
+    pub fn of_body(name: &str, policy: u32, data: Timestamp, time: Timestamp, body: &Bytes) -> Self {
+        Self {
+            name: name.into(),
+            policy,
+            data,
+            time,
+            size: body.len(),
+            etag: hex::encode(Md5::digest(body)),
+            deleted: false,
+        }
+    }
+
+    /// Of a DELETE.
+    pub fn tombstone(name: &str, policy: u32, at: Timestamp) -> Self {
+        Self {
+            name: name.into(),
+            policy,
+            data: at,
+            time: at,
+            size: 0,
+            etag: "noetag".into(),
+            deleted: true,
+        }
+    }
+
+    /// Each value takes the newer; `None` = nothing of `new` is newer. Of equal bodies the one that is there stays.
+    fn merged(&self, new: &Self) -> Option<Self> {
+        let (newer_body, newer_meta) = (new.data > self.data, new.time > self.time);
+        let body = if newer_body { new } else { self };
+        (newer_body || newer_meta).then(|| Self {
+            time: self.time.max(new.time),
+            ..body.clone()
+        })
+    }
+
+    fn created_at(&self) -> String {
+        match self.time.ticks().saturating_sub(self.data.ticks()) {
+            0 => self.data.to_string(),
+            delta => format!("{}+0+{delta:x}", self.data),
+        }
+    }
+
+    fn raw(&self, rowid: i64) -> RawRow {
+        RawRow {
+            rowid,
+            name: self.name.clone(),
+            created_at: self.created_at(),
+            size: i64::try_from(self.size).unwrap(),
+            content_type: if self.deleted {
+                "application/deleted"
+            } else {
+                "text/plain"
+            }
+            .into(),
+            etag: self.etag.clone(),
+            deleted: self.deleted,
+            policy_index: i64::from(self.policy),
+        }
+    }
+}
+
+/// A container database.
+#[derive(Clone, Debug)]
+pub struct Db {
+    /// `container_info.id`.
+    pub id: String,
+    /// Rows by ROWID.
+    pub rows: BTreeMap<i64, Record>,
+    /// The highest ROWID ever given.
+    pub last: i64,
+    /// The pending file.
+    pub pending: Vec<Record>,
+    /// Its inode.
+    pub inode: u64,
+    /// When it changed last, on its node's clock.
+    pub modified: Timestamp,
+}
+
+impl Db {
+    /// An empty one.
+    pub fn new(id: String, inode: u64, now: Timestamp) -> Self {
+        Self {
+            id,
+            rows: BTreeMap::new(),
+            last: 0,
+            pending: Vec::new(),
+            inode,
+            modified: now,
+        }
+    }
+
+    /// Merges an update: a change moves the name to a new, higher ROWID.
+    pub fn merge(&mut self, new: &Record, now: Timestamp) {
+        let there = self
+            .rows
+            .iter()
+            .find(|(_, row)| (row.policy, &row.name) == (new.policy, &new.name))
+            .map(|(rowid, _)| *rowid);
+        let merged = match there {
+            None => new.clone(),
+            Some(rowid) => match self.rows[&rowid].merged(new) {
+                None => return,
+                Some(merged) => {
+                    self.rows.remove(&rowid);
+                    merged
+                }
+            },
+        };
+        self.last += 1;
+        self.rows.insert(self.last, merged);
+        self.modified = now;
+    }
+
+    /// Commits the pending file: updates of one name become one, at the place of the first.
+    pub fn commit(&mut self, now: Timestamp) {
+        let mut batch: Vec<Record> = Vec::new();
+        for new in std::mem::take(&mut self.pending) {
+            match batch
+                .iter_mut()
+                .find(|old| (old.policy, &old.name) == (new.policy, &new.name))
+            {
+                None => batch.push(new),
+                Some(old) => {
+                    if let Some(merged) = old.merged(&new) {
+                        *old = merged;
+                    }
+                }
+            }
+        }
+        for record in batch {
+            self.merge(&record, now);
+        }
+    }
+
+    /// Rows as they stand, in ROWID order.
+    pub fn raw_rows(&self) -> impl Iterator<Item = RawRow> {
+        self.rows.iter().map(|(rowid, row)| row.raw(*rowid))
+    }
+
+    /// A name's row.
+    pub fn row(&self, policy: u32, name: &str) -> Option<&Record> {
+        self.rows
+            .values()
+            .find(|row| (row.policy, row.name.as_str()) == (policy, name))
+    }
+
+    /// Drops a name's row.
+    pub fn forget(&mut self, policy: u32, name: &str, now: Timestamp) {
+        let rows = self.rows.len();
+        self.rows
+            .retain(|_, row| (row.policy, row.name.as_str()) != (policy, name));
+        if self.rows.len() < rows {
+            self.modified = now;
+        }
+    }
+
+    /// The rows without their numbers: equal on replicas that are in step.
+    pub fn content(&self) -> Vec<&Record> {
+        let mut rows: Vec<_> = self.rows.values().collect();
+        rows.sort_by_key(|row| (row.policy, &row.name));
+        rows
+    }
+}
