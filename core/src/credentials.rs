@@ -75,6 +75,39 @@ impl Credentials {
             Login::Password(_) => None,
         }
     }
+
+    /// Whether the other holds the same: a comparison in memory that shows nothing.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let logins = match (&self.login, &other.login) {
+            (Login::Keys(one), Login::Keys(other)) => {
+                one.access_key_id == other.access_key_id
+                    && same(&one.secret_access_key, &other.secret_access_key)
+                    && same_option(one.session_token.as_ref(), other.session_token.as_ref(), same)
+            }
+            (Login::Password(one), Login::Password(other)) => one.is_same(other),
+            _ => false,
+        };
+        logins && same_option(self.proxy.as_ref(), other.proxy.as_ref(), PasswordLogin::is_same)
+    }
+}
+
+impl PasswordLogin {
+    fn is_same(&self, other: &Self) -> bool {
+        self.username == other.username && same(&self.password, &other.password)
+    }
+}
+
+fn same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
+}
+
+fn same_option<T>(one: Option<&T>, other: Option<&T>, same: impl Fn(&T, &T) -> bool) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => same(one, other),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 // The files are where secrets are written on purpose; secrecy asks to say so.

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use onespace_core::credentials::Credentials;
 use onespace_core::load::{LoadedSet, Refused};
-use onespace_core::mapping::{CredentialRef, Mapping, MappingId};
+use onespace_core::mapping::{Mapping, MappingId};
 use onespace_core::reason::{PauseReason, RefuseReason};
 use onespace_core::report::{ConfigReport, MappingReport, RunState, rfc3339};
 use onespace_core::select::Selector;
 use onespace_stores::egress::DenyList;
 use onespace_stores::remote::{Capabilities, RemoteError};
-use onespace_stores::s3::{S3Config, S3Credentials, S3Remote};
+use onespace_stores::s3::{S3Config, S3Remote};
 use onespace_stores::source::Source;
-use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -82,17 +81,25 @@ pub struct Supervisor<D, S, C> {
 
 struct Active {
     fingerprint: Fingerprint,
-    credentials: Option<S3Credentials>,
     handle: Handle,
     /// How often its task failed in itself.
     failures: u32,
 }
 
-/// A mapping's task starts anew when one of these changes. Credentials are compared in memory only.
-#[derive(PartialEq, Eq)]
+/// A mapping's task starts anew when one of these changes.
 struct Fingerprint {
     mapping: Mapping,
-    keys: Option<(String, String, Option<String>)>,
+    credentials: Option<Credentials>,
+}
+
+impl Fingerprint {
+    fn is_same(&self, other: &Self) -> bool {
+        let credentials = match (&self.credentials, &other.credentials) {
+            (Some(one), Some(other)) => one.is_same(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        credentials && self.mapping == other.mapping
+    }
 }
 
 impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
@@ -173,14 +180,13 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             ending.insert(id, end(running.handle));
         }
         for mapping in mappings {
-            let keys = keys_of(&mapping.target.credential, &credentials);
             let fingerprint = Fingerprint {
-                keys: keys.as_ref().map(secret_parts),
+                credentials: credentials.get(&mapping.target.credential.0).cloned(),
                 mapping,
             };
             if active
                 .get(&fingerprint.mapping.id)
-                .is_some_and(|running| running.fingerprint == fingerprint)
+                .is_some_and(|running| running.fingerprint.is_same(&fingerprint))
             {
                 continue;
             }
@@ -194,14 +200,13 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 shown = running.handle.reports.borrow().clone();
                 ending.insert(id.clone(), end(running.handle));
             }
-            match self.work(&fingerprint.mapping, keys.clone()) {
+            match self.work(&fingerprint.mapping, fingerprint.credentials.as_ref()) {
                 Ok(work) => {
                     let (cancel, previous) = (CancellationToken::new(), ending.remove(&id));
                     let handle =
                         MappingTask::start_after(work, self.databases.clone(), cancel, previous, shown);
                     let running = Active {
                         fingerprint,
-                        credentials: keys,
                         handle,
                         failures: 0,
                     };
@@ -232,7 +237,10 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             .filter(|(_, running)| running.handle.task.is_finished())
         {
             tracing::error!(mapping = %id.0, "its work ended abnormally and starts anew: report this with the log");
-            let Ok(work) = self.work(&running.fingerprint.mapping, running.credentials.clone()) else {
+            let Ok(work) = self.work(
+                &running.fingerprint.mapping,
+                running.fingerprint.credentials.as_ref(),
+            ) else {
                 continue;
             };
             let wait = FIRST_REVIVAL
@@ -261,13 +269,18 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         }
     }
 
-    fn work(&self, mapping: &Mapping, keys: Option<S3Credentials>) -> Result<Work<S, S3Remote, C>, Refused> {
+    fn work(
+        &self,
+        mapping: &Mapping,
+        credentials: Option<&Credentials>,
+    ) -> Result<Work<S, S3Remote, C>, Refused> {
         let refuse = |reason, message: String| Refused {
             id: mapping.id.clone(),
             reason,
             message,
         };
-        let keys = keys.ok_or_else(|| {
+        let proxy_login = credentials.and_then(|credentials| credentials.proxy.as_ref());
+        let keys = credentials.and_then(Credentials::keys).ok_or_else(|| {
             refuse(
                 RefuseReason::CredentialsMissing,
                 "the credential files have no S3 keys for it; render the policy together with its Secret"
@@ -275,16 +288,16 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             )
         })?;
         let unusable = |message: String| refuse(RefuseReason::Unparseable, message);
-        let remote = S3Remote::new(S3Config::from_target(&mapping.target, keys, self.deny.clone())).map_err(
-            |error| match error {
-                RemoteError::Paused {
-                    reason: PauseReason::AddressDenied,
-                    message,
-                    ..
-                } => refuse(RefuseReason::AddressDenied, message),
-                error => unusable(error.to_string()),
-            },
-        )?;
+        let config = S3Config::from_target(&mapping.target, keys.into(), self.deny.clone())
+            .with_proxy_login(proxy_login);
+        let remote = S3Remote::new(config).map_err(|error| match error {
+            RemoteError::Paused {
+                reason: PauseReason::AddressDenied,
+                message,
+                ..
+            } => refuse(RefuseReason::AddressDenied, message),
+            error => unusable(error.to_string()),
+        })?;
         let selector = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref())
             .map_err(|error| unusable(error.to_string()))?;
         Ok(Work {
@@ -326,25 +339,6 @@ fn entries(active: &BTreeMap<MappingId, Active>) -> BTreeMap<MappingId, Entry> {
         .iter()
         .map(|(id, running)| (id.clone(), entry(running)))
         .collect()
-}
-
-fn keys_of(credential: &CredentialRef, credentials: &BTreeMap<String, Credentials>) -> Option<S3Credentials> {
-    let keys = credentials.get(&credential.0)?.keys()?;
-    Some(S3Credentials {
-        access_key: keys.access_key_id.clone(),
-        secret_key: keys.secret_access_key.clone(),
-        session_token: keys.session_token.clone(),
-    })
-}
-
-fn secret_parts(keys: &S3Credentials) -> (String, String, Option<String>) {
-    (
-        keys.access_key.clone(),
-        keys.secret_key.expose_secret().to_owned(),
-        keys.session_token
-            .as_ref()
-            .map(|token| token.expose_secret().to_owned()),
-    )
 }
 
 fn shown(refused: Refused) -> onespace_core::report::Refused {

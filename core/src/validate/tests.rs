@@ -171,7 +171,6 @@ fn what_is_not_done_yet_is_refused_by_name_and_never_ignored() {
         ("/mode", json!("Migrate")),
         ("/target/protocol", json!("Swift")),
         ("/target/swift", json!({"account": "AUTH_x"})),
-        ("/target/httpProxy", json!("http://proxy:3128")),
         ("/propagateExpiration", json!(true)),
         ("/expirationOffset", duration.clone()),
         ("/remoteDeleteAfter", duration.clone()),

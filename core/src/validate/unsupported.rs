@@ -35,7 +35,6 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
     let Target {
         protocol,
         credentials,
-        http_proxy,
         swift,
         endpoint: _,
         region: _,
@@ -46,6 +45,7 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
         ca_bundle: _,
         encryption: _,
         storage_class: _,
+        http_proxy: _,
     } = target;
 
     let yes = |option: &Option<bool>| *option == Some(true);
@@ -77,11 +77,6 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
             "target.credentials.ambient",
             credentials.ambient.is_some(),
             "ambient credentials are not supported yet: name a Secret in target.credentials.secretRef",
-        ),
-        (
-            "target.httpProxy",
-            http_proxy.is_some(),
-            "forward proxies are not supported yet: remove it",
         ),
         (
             "propagateExpiration",

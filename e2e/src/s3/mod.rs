@@ -3,7 +3,7 @@
 mod bucket;
 mod counter;
 pub mod embedded;
-mod process;
+pub(crate) mod process;
 mod servers;
 
 pub use bucket::{Bucket, ReadBack};

@@ -15,7 +15,7 @@ const LEASH: &str = "exec 3<&0; (cat <&3 >/dev/null; kill -9 $$) & exec \"$@\" 3
 
 /// A running server. Dropping it kills it; so does the end of this process, however that comes about.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }

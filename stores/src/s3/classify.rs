@@ -394,7 +394,11 @@ fn of_status(operation: Operation, conditional: bool, status: u16) -> Meaning {
     use PauseReason as P;
     match status {
         300..=399 => Meaning::Pause(P::UnexpectedAnswer, REGION),
-        401 => Meaning::Pause(P::InvalidCredentials, KEYS),
+        // Some proxies refuse a wrong login like this.
+        401 => Meaning::Pause(
+            P::InvalidCredentials,
+            "check the access key and the secret key, and behind a forward proxy also the proxy's login",
+        ),
         403 => Meaning::Pause(P::AccessDenied, DENIED),
         404 => match operation {
             Operation::Put | Operation::List => Meaning::Pause(P::NoSuchBucket, BUCKET),

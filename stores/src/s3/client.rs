@@ -118,6 +118,13 @@ fn http_client(config: &S3Config) -> Result<SharedHttpClient, RemoteError> {
     });
     let proxy = proxy.transpose()?.unwrap_or_else(ProxyConfig::disabled);
     let tls = tls_context(config.ca_bundle.as_deref(), secure || config.proxy.is_some())?;
+    // Some proxies close a plain connection behind an answer without a word, and the next request would break on it.
+    // Inside a tunnel it is the remote's connection.
+    let idle_connections = if secure || config.proxy.is_none() {
+        IDLE_CONNECTIONS
+    } else {
+        0
+    };
     let resolver = DenyingResolver::new(config.deny.clone());
     Ok(
         Builder::new().build_with_connector_fn(move |settings, components| {
@@ -125,7 +132,7 @@ fn http_client(config: &S3Config) -> Result<SharedHttpClient, RemoteError> {
                 .tls_provider(Provider::rustls(CryptoMode::AwsLc))
                 .tls_context(tls.clone())
                 .proxy_config(proxy.clone())
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .pool_max_idle_per_host(idle_connections)
                 .pool_idle_timeout(IDLE_TIME);
             connector.set_connector_settings(settings.cloned());
             connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
