@@ -188,8 +188,11 @@ pub struct Verify {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldReport {
-    /// How many.
+    /// How many of this agent's own.
     pub rows: u64,
+    /// How many that it verifies for others: they count as rows to be verified. Not on the wire.
+    #[serde(skip)]
+    pub of_others: u64,
     /// The set is full: the watermark stands still.
     pub full: bool,
     /// Up to five of the latest.

@@ -75,6 +75,19 @@ pub fn render(
     let objects = counter("onespace_objects_total", "Objects brought in step.")?;
     let bytes = counter("onespace_sent_bytes_total", "Bytes sent to the remote.")?;
     let deletes = counter("onespace_deletes_total", "Deletes carried out at the remote.")?;
+    let unverified = gauge(
+        "onespace_verify_rows",
+        "Rows of other nodes that are to be verified; most of them not yet.",
+        POLICY,
+    )?;
+    let verified = counter(
+        "onespace_verified_total",
+        "Rows of other nodes found or put in step.",
+    )?;
+    let repaired = counter(
+        "onespace_repaired_total",
+        "Rows of other nodes that needed a write.",
+    )?;
     for report in reports {
         let Some(policy) = &report.policy else { continue };
         let labels = [policy.namespace.as_str(), policy.name.as_str()];
@@ -118,6 +131,11 @@ pub fn render(
         objects.with_label_values(&labels).inc_by(report.totals.objects);
         bytes.with_label_values(&labels).inc_by(report.totals.bytes);
         deletes.with_label_values(&labels).inc_by(report.totals.deletes);
+        unverified
+            .with_label_values(&labels)
+            .set(signed(report.verify.rows));
+        verified.with_label_values(&labels).inc_by(report.totals.verified);
+        repaired.with_label_values(&labels).inc_by(report.totals.repaired);
     }
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;

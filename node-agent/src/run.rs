@@ -210,7 +210,7 @@ async fn finished(running: watch::Receiver<Running>) -> anyhow::Result<Ended> {
         let waiting = |report: &MappingReport| report.held_deletes.as_ref().map_or(0, |batch| batch.rows);
         let held: u64 = reports
             .iter()
-            .map(|report| report.held.rows + waiting(report))
+            .map(|report| report.held.rows + report.held.of_others + waiting(report))
             .sum();
         return Ok(if held > 0 { Ended::Held } else { Ended::Done });
     }

@@ -120,7 +120,7 @@ async fn rows_that_are_held_for_a_database_that_is_gone_are_held_no_longer() {
     let held = Hold::new(HoldReason::Refused, "no");
     world
         .state
-        .hold(&key, 1, &held, world.clock.now(), 10)
+        .hold(&key, 1, true, &held, world.clock.now(), 10)
         .await
         .unwrap();
     cleave(&world, "c#1", |_| true);

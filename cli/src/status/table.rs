@@ -260,6 +260,7 @@ mod tests {
                 attempts: 3,
                 ..HeldRow::default()
             }],
+            ..HeldReport::default()
         };
         let text = table(&sample(Instant::now(), held), None, jiff::Timestamp::UNIX_EPOCH);
         assert!(

@@ -12,7 +12,7 @@ use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
 use super::turn::{Item, Task};
-use super::{Ended, Lane, NotDue, Sorted, Turn, TurnError};
+use super::{Ended, Lane, NotDue, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
 use crate::state::Watermark;
@@ -44,7 +44,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             self.check_same(&chunk.id, chunk.max_rowid)?;
             let now = self.work.now();
             for read in &chunk.rows {
-                let task = match self.sort(read, lane == Lane::Deletes) {
+                let task = match self.sort(read, lane == Lane::Deletes, Whose::Own) {
                     Sorted::Pass => Task::Pass,
                     Sorted::Unreadable(held) => Task::Hold(held),
                     Sorted::Work(row) if lane == Lane::Deletes => {
@@ -122,7 +122,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
 }
 
 /// A row of a chunk in ROWID order.
-fn item(read: &ReadRow, task: Task) -> Item<i64> {
+pub(super) fn item(read: &ReadRow, task: Task) -> Item<i64> {
     Item {
         position: read.rowid(),
         rowid: read.rowid(),

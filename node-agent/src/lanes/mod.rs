@@ -4,7 +4,8 @@
 //!   the remote;
 //! - **follow**: live rows that came later, in ROWID order, up to the first that is not due yet;
 //! - **deletes**: tombstones, in ROWID order, past live rows that are not due;
-//! - **retry**: held rows whose time has come.
+//! - **retry**: held rows whose time has come;
+//! - **verify**: rows of the others, a slack after this agent read past them.
 //!
 //! A turn reads one chunk, works on its rows side by side, moves a watermark and ends: so every database comes to
 //! its turn, and a turn that is cut off costs only work that is safe to repeat.
@@ -12,8 +13,10 @@
 mod budget;
 mod by_rowid;
 mod first_pass;
+mod listing;
 mod retry;
 mod turn;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +33,7 @@ use crate::databases::{DatabaseError, ReadRow, Replica};
 use crate::state::{DatabaseKey, Progress, StateError};
 use crate::work::Work;
 
-pub use first_pass::Listing;
+pub use listing::Listing;
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +46,8 @@ pub enum Lane {
     FirstPass,
     /// Held rows.
     Retry,
+    /// Rows of other agents.
+    Verify,
 }
 
 /// A database in the hands of one lane.
@@ -88,6 +93,8 @@ pub struct Ended {
     pub held_changed: bool,
     /// How far the database was worked off.
     pub progress: Progress,
+    /// When the first of the rows that are to be verified were passed; `None` = there are none.
+    pub unverified: Option<Timestamp>,
 }
 
 /// A row that is not due yet.
@@ -128,17 +135,39 @@ pub(crate) enum Sorted {
     Unreadable(Held),
 }
 
+/// Whose rows a turn works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Those that hash to this replica.
+    Own,
+    /// Those that hash to another one.
+    Others,
+    /// Both.
+    All,
+}
+
 impl<D, S, R, C> Turn<D, S, R, C> {
+    /// Whether rows of this name are this agent's own.
+    pub(crate) fn is_own(&self, name: &str) -> bool {
+        naming::primary_index(name, self.replica.replicas) == self.replica.index
+    }
+
     /// Sorts a row by what can be seen in the row alone.
-    pub(crate) fn sort(&self, read: &ReadRow, tombstones: bool) -> Sorted {
+    pub(crate) fn sort(&self, read: &ReadRow, tombstones: bool, whose: Whose) -> Sorted {
         let raw = match read {
             ReadRow::Row(raw) => raw.clone(),
-            ReadRow::Damaged { what, .. } if !tombstones => return Sorted::Unreadable(unreadable(what)),
+            // Nobody can tell whose it is: every agent that reads past it holds it.
+            ReadRow::Damaged { what, .. } if !tombstones && whose != Whose::Others => {
+                return Sorted::Unreadable(unreadable(what));
+            }
             ReadRow::Damaged { .. } => return Sorted::Pass,
         };
-        if naming::primary_index(&raw.name, self.replica.replicas) != self.replica.index
-            || raw.deleted != tombstones
-        {
+        let wanted = match whose {
+            Whose::Own => self.is_own(&raw.name),
+            Whose::Others => !self.is_own(&raw.name),
+            Whose::All => true,
+        };
+        if !wanted || raw.deleted != tombstones {
             return Sorted::Pass;
         }
         match Row::parse(raw) {

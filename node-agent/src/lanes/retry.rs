@@ -6,7 +6,7 @@ use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
 use super::turn::{Item, Task};
-use super::{Ended, Lane, Sorted, Turn, TurnError};
+use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
 use crate::state::Held;
@@ -44,7 +44,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
 
     fn task(&self, read: &ReadRow) -> Task {
         let deleted = matches!(read, ReadRow::Row(row) if row.deleted);
-        match self.sort(read, deleted) {
+        match self.sort(read, deleted, Whose::All) {
             Sorted::Pass => Task::Forget,
             Sorted::Unreadable(held) => Task::Hold(held),
             Sorted::Work(row) => {

@@ -16,7 +16,7 @@ use crate::claims::Claim;
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
 use crate::delete::Deleted;
-use crate::state::{Adopted, Advance, Allowance, HeldKey, Kept, Waiting, Watermark};
+use crate::state::{Adopted, Advance, Allowance, HeldKey, Kept, Passing, Waiting, Watermark};
 use crate::stop::{as_pause, from_state};
 
 /// One row of a chunk.
@@ -127,12 +127,12 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             let Some((position, row, end)) = next else { break };
             let finished = match end {
                 End::Done(done) => {
-                    count(&mut worked.totals, done);
+                    self.count(&mut worked.totals, lane, &row.0, done);
                     worked.settled.push(row);
                     true
                 }
                 End::Adopted(adopted) => {
-                    count(&mut worked.totals, Done::InStep);
+                    self.count(&mut worked.totals, lane, &row.0, Done::InStep);
                     worked.adopted.push(adopted);
                     worked.settled.push(row);
                     true
@@ -261,7 +261,14 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         match self
             .work
             .state
-            .hold(&key, rowid, held, self.work.now(), self.work.limits.held)
+            .hold(
+                &key,
+                rowid,
+                self.is_own(name),
+                held,
+                self.work.now(),
+                self.work.limits.held,
+            )
             .await
         {
             Ok(Kept::Yes) => End::Held,
@@ -317,19 +324,24 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         } = worked;
         let step = Advance {
             to: to.unwrap_or(Watermark::Unmoved),
+            passing: self.passing(),
             totals,
             settled,
             adopted,
         };
         let mut progress = self.progress;
         let mut counted = totals;
-        if let Err(error) = self.work.state.advance(&self.key, step).await {
-            progress = self.began_with;
-            counted = Totals::default();
-            if let Stop::Pause(failed) = from_state(&error) {
-                pause = Some(failed);
+        let unverified = match self.work.state.advance(&self.key, step).await {
+            Ok(unverified) => unverified,
+            Err(error) => {
+                progress = self.began_with;
+                counted = Totals::default();
+                if let Stop::Pause(failed) = from_state(&error) {
+                    pause = Some(failed);
+                }
+                None
             }
-        }
+        };
         Ended {
             totals: counted,
             pause,
@@ -339,7 +351,32 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             progress,
             at_head: false,
             waits: None,
+            unverified,
         }
+    }
+
+    /// What is passed now is verified a slack later.
+    pub(crate) fn passing(&self) -> Passing {
+        Passing {
+            at: self.work.now(),
+            slack: self.work.limits.slack,
+        }
+    }
+
+    /// Counts what was done. Rows of others count as verified, and as repaired if they needed a write.
+    fn count(&self, totals: &mut Totals, lane: Lane, name: &str, done: Done) {
+        let mut own = Totals::default();
+        count(&mut own, done);
+        if lane != Lane::Verify && self.is_own(name) {
+            *totals += own;
+            return;
+        }
+        totals.bytes += own.bytes;
+        totals.verified += own.objects + own.deletes;
+        totals.repaired += match done {
+            Done::Copied { .. } | Done::Reposted | Done::Deleted => 1,
+            Done::LeftAlone | Done::InStep | Done::Superseded => 0,
+        };
     }
 
     /// Checks that a chunk is of the database whose progress is used.

@@ -9,6 +9,8 @@ use crate::databases::{Replica, Signature};
 use crate::lanes::{Lane, Listing, NotDue};
 use crate::state::{DatabaseKey, Progress};
 
+use super::verification::Verification;
+
 /// Two changes within one tick of the file system's clock look like one: a file that changed this lately is read
 /// again, whatever its signature says.
 const UNSETTLED: std::time::Duration = std::time::Duration::from_secs(2);
@@ -28,6 +30,8 @@ pub(crate) struct Followed {
     pub followed_since: Timestamp,
     pub running: BTreeSet<Lane>,
     pub listing: Listing,
+    /// What is to be verified.
+    pub verification: Verification,
     pub waits: Option<NotDue>,
     pub backlog: Backlog,
     /// The backlog was counted before something changed.
@@ -76,6 +80,7 @@ impl Followed {
             followed_since: now,
             running: BTreeSet::new(),
             listing: Listing::default(),
+            verification: Verification::default(),
             waits: None,
             backlog: Backlog {
                 rows: 0,
@@ -130,7 +135,7 @@ impl Followed {
         match lane {
             Lane::Follow => self.follow_read = Some(changes),
             Lane::Deletes => self.deletes_read = Some(changes),
-            Lane::FirstPass | Lane::Retry => {}
+            Lane::FirstPass | Lane::Retry | Lane::Verify => {}
         }
     }
 
@@ -141,7 +146,12 @@ impl Followed {
 
     /// A turn that got nowhere is not taken again at once: whatever is in its way needs time.
     pub fn rest(&mut self, lane: Lane, now: Timestamp) {
-        self.rests.insert(lane, now.plus(REST));
+        self.rest_for(lane, now, REST);
+    }
+
+    /// The same, for so long.
+    pub fn rest_for(&mut self, lane: Lane, now: Timestamp, time: std::time::Duration) {
+        self.rests.insert(lane, now.plus(time));
     }
 
     /// Notes which rows made a turn pause.
@@ -182,6 +192,7 @@ impl Followed {
             },
             Lane::Deletes => self.deletes_read != Some(self.changes),
             Lane::Retry => true,
+            Lane::Verify => self.verification.is_due(now),
         }
     }
 
@@ -191,7 +202,7 @@ impl Followed {
             && self.running.is_empty()
             && self.signature.is_some()
             && !self.recount
-            && [Lane::FirstPass, Lane::Follow, Lane::Deletes]
+            && [Lane::FirstPass, Lane::Follow, Lane::Deletes, Lane::Verify]
                 .into_iter()
                 .all(|lane| !self.has_work(lane, now) || (lane == Lane::Deletes && deletes_stand_still))
     }

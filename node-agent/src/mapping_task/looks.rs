@@ -9,11 +9,11 @@ use onespace_core::reason::PauseReason;
 use onespace_stores::remote::{Capabilities, Permissions, Remote, RemoteError};
 use onespace_stores::source::Source;
 
-use super::{About, Event, MappingTask, Probed, report};
+use super::{About, Event, MappingTask, Probed, report, verification};
 use crate::clock::Clock;
 use crate::databases::{Databases, Replica};
 use crate::lanes::TurnError;
-use crate::state::Progress;
+use crate::state::{DatabaseKey, Progress};
 use crate::stop::{from_remote, from_state};
 
 /// A mapping that must end leaves a probe so much time to remove what it wrote.
@@ -72,22 +72,23 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     /// while it is paused.
     pub(super) fn spawn_count(&mut self) {
         let now = self.work.now();
-        let mut devices: BTreeMap<String, Vec<(Replica, Progress)>> = BTreeMap::new();
+        let mut devices: BTreeMap<String, Vec<(Replica, DatabaseKey, Progress)>> = BTreeMap::new();
         for db in self.followed.values_mut() {
             if !self.counting.contains(&db.replica.device) && db.may_count(now) {
                 db.recount = false;
                 let wanted = devices.entry(db.replica.device.clone()).or_default();
-                wanted.push((db.replica.clone(), db.progress.clone()));
+                wanted.push((db.replica.clone(), db.key.clone(), db.progress.clone()));
             }
         }
         for (device, wanted) in devices {
             self.counting.insert(device.clone());
-            let databases = self.databases.clone();
+            let (databases, state) = (self.databases.clone(), self.work.state.clone());
             self.spawn(About::Count(device.clone()), async move {
                 let mut counted = Vec::with_capacity(wanted.len());
-                for (replica, progress) in wanted {
+                for (replica, key, progress) in wanted {
                     let backlog = report::backlog(&*databases, &replica, &progress).await;
-                    counted.push((replica.path, backlog));
+                    let verify = verification::backlog(&*databases, &state, &replica, &key).await;
+                    counted.push((replica.path, backlog.zip(verify)));
                 }
                 Event::Counted(device, counted)
             });
@@ -133,7 +134,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                         continue;
                     };
                     match backlog {
-                        Some(backlog) => db.backlog = backlog,
+                        Some((backlog, verify)) => {
+                            db.backlog = backlog;
+                            db.verification.backlog = verify;
+                        }
                         // What cannot be read now is counted later: a wrong number must not stay.
                         None => db.count_failed(now),
                     }
@@ -145,6 +149,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 path,
                 lane,
                 changes,
+                passes,
                 result,
             } => {
                 self.turn_ended(lane);
@@ -155,7 +160,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 db.recount |= result.is_ok();
                 db.last_turn = self.turn_count;
                 match *result {
-                    Ok((ended, listing)) => self.apply_turn(&path, lane, changes, ended, listing),
+                    Ok((ended, listing)) => self.apply_turn(&path, lane, (changes, passes), ended, listing),
                     Err(TurnError::Database(error)) => {
                         db.rest(lane, now);
                         self.database_trouble(&path, &error);

@@ -7,6 +7,7 @@ mod open;
 mod pause;
 mod report;
 mod turns;
+mod verification;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -23,13 +24,12 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::databases::{DatabaseError, Databases, Replica, Signature};
 use crate::lanes::{Ended, Lane, Listing, TurnError};
-use crate::state::{DatabaseKey, Progress};
 use crate::stop::from_state;
 use crate::work::Work;
 use failures::About;
 pub use failures::internal_error;
 use followed::{Backlog, Followed};
-use open::OpenError;
+use open::{OpenError, OpenedDatabase};
 use pause::Paused;
 
 /// How often databases are looked at for changes, and reports are renewed.
@@ -106,14 +106,15 @@ enum Event {
         path: PathBuf,
         lane: Lane,
         changes: u64,
+        passes: u64,
         result: Box<Result<(Ended, Listing), TurnError>>,
     },
     Probed(Result<(Capabilities, Permissions), RemoteError>),
     ProbeAbandoned,
     Looked(String, Vec<(PathBuf, Result<Signature, DatabaseError>)>),
-    Counted(String, Vec<(PathBuf, Option<Backlog>)>),
+    Counted(String, Vec<(PathBuf, Option<(Backlog, Backlog)>)>),
     Located(Result<crate::databases::Located, DatabaseError>),
-    Opened(Box<Replica>, Box<Result<(DatabaseKey, Progress), OpenError>>),
+    Opened(Box<Replica>, Box<Result<OpenedDatabase, OpenError>>),
     /// Work that failed in itself, and its last words.
     Failed(About, String),
 }

@@ -12,10 +12,11 @@ use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
 use super::followed::Followed;
+use super::verification::Verification;
 use super::{About, Event, MappingTask};
 use crate::clock::Clock;
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica};
-use crate::state::{DatabaseKey, Opened, Progress, StateError};
+use crate::state::{Assignment, DatabaseKey, Opened, Progress, StateError};
 use crate::stop::from_state;
 use crate::work::Work;
 
@@ -175,21 +176,22 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         self.to_open = later;
     }
 
-    pub(super) fn apply_opened(
-        &mut self,
-        replica: Replica,
-        opened: Result<(DatabaseKey, Progress), OpenError>,
-    ) {
+    pub(super) fn apply_opened(&mut self, replica: Replica, opened: Result<OpenedDatabase, OpenError>) {
         self.opening.remove(&replica.path);
         self.open_next();
         let is_ours = |located: &Located| located.replicas.contains(&replica);
         match opened {
-            Ok((key, progress)) => {
+            Ok(OpenedDatabase {
+                key,
+                progress,
+                verification,
+            }) => {
                 // A database that starts over has no held rows.
                 self.held_changed = true;
                 self.unreadable.remove(&replica.path);
                 if self.located.as_ref().is_some_and(is_ours) {
-                    let followed = Followed::new(replica.clone(), key, progress, self.work.now());
+                    let mut followed = Followed::new(replica.clone(), key, progress, self.work.now());
+                    followed.verification = verification;
                     self.followed.insert(replica.path, followed);
                     self.spawn_look();
                 }
@@ -204,6 +206,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
 struct Opening<D, S, R, C> {
     work: Work<S, R, C>,
     databases: Arc<D>,
+}
+
+/// A database that can be followed.
+#[derive(Debug)]
+pub(super) struct OpenedDatabase {
+    key: DatabaseKey,
+    progress: Progress,
+    verification: Verification,
 }
 
 /// Why a database is not followed yet; it is tried again when databases are located anew.
@@ -226,7 +236,7 @@ impl From<StateError> for OpenError {
 }
 
 impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
-    async fn open(&self, replica: &Replica) -> Result<(DatabaseKey, Progress), OpenError> {
+    async fn open(&self, replica: &Replica) -> Result<OpenedDatabase, OpenError> {
         let head = self.databases.rows_after(replica, i64::MAX, 1).await?;
         let key = DatabaseKey {
             mapping: self.work.mapping.id.clone(),
@@ -237,7 +247,7 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         if let Some(progress) = self.work.state.progress(&key).await?
             && self.goes_on(replica, &progress, &head).await?
         {
-            return Ok((key, progress));
+            return Ok(self.assigned(replica, key, progress, now).await?);
         }
         let progress = self.beginning(replica, &head, now).await?;
         let replaced = self.work.state.at_path(&key, &replica.path).await?;
@@ -245,7 +255,35 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
             .state
             .begin(&key, &replica.path, &progress, replaced)
             .await?;
-        Ok((key, progress))
+        Ok(self.assigned(replica, key, progress, now).await?)
+    }
+
+    /// Verification starts over when the replica's part of the rows is another than before.
+    async fn assigned(
+        &self,
+        replica: &Replica,
+        key: DatabaseKey,
+        progress: Progress,
+        now: Timestamp,
+    ) -> Result<OpenedDatabase, StateError> {
+        let state = &self.work.state;
+        let assignment = Assignment {
+            index: replica.index,
+            replicas: replica.replicas,
+        };
+        if state.assign(&key, assignment, now).await? {
+            tracing::info!(
+                policy = %self.work.policy_name(), index = replica.index, replicas = replica.replicas,
+                "the ring gives this node another part of the rows; all of them are verified anew"
+            );
+        }
+        let progress = state.progress(&key).await?.unwrap_or(progress);
+        let open = state.stretches(&key).await?;
+        Ok(OpenedDatabase {
+            key,
+            progress,
+            verification: Verification::new(&open, self.work.limits.slack),
+        })
     }
 
     /// Whether a database is still the one that the progress speaks of: one that was restored from a backup keeps

@@ -19,7 +19,7 @@ use crate::state::Progress;
 use crate::stop::from_state;
 
 /// Up to so many rows a backlog is counted; beyond, it is estimated from ROWIDs.
-const COUNTED: usize = 10_000;
+pub(super) const COUNTED: usize = 10_000;
 
 /// How often a row must have been tried before `--once` gives it up.
 const TRIES: u32 = 3;
@@ -79,9 +79,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             exact: true,
             oldest: None,
         };
+        let (mut verify, mut oldest_verify) = (pending.clone(), None);
         let mut oldest = None;
         for db in self.followed.values() {
             db.backlog.add_to(&mut pending, &mut oldest);
+            db.verification.backlog.add_to(&mut verify, &mut oldest_verify);
         }
         pending.oldest = oldest.map(rfc3339);
         let probed = self.probed.as_ref();
@@ -108,7 +110,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 && self.unreadable.is_empty()
                 && self.followed.values().all(|db| db.progress.first_pass_done),
             pending,
-            verify: Verify::default(),
+            verify: Verify {
+                rows: verify.rows + self.held.of_others,
+                oldest: oldest_verify.map(rfc3339),
+            },
             held: self.held.clone(),
             held_deletes: self.held_deletes.clone(),
             handled: Handled {

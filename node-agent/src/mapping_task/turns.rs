@@ -19,6 +19,9 @@ use crate::stop::from_state;
 /// Turns of one mapping at a time, on each lane.
 const TURNS: usize = 8;
 
+/// Rows of others that find no place among those that wait are looked at again after this long.
+const FULL: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Held rows that one turn tries again.
 const RETRIES: u32 = 100;
 
@@ -50,10 +53,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             .collect();
         waiting.sort();
         for (_, path) in waiting {
-            for lane in [Lane::Deletes, Lane::Follow, Lane::FirstPass] {
+            for lane in [Lane::Deletes, Lane::Follow, Lane::FirstPass, Lane::Verify] {
                 let running = self.turns.get(&lane).copied().unwrap_or(0);
                 let stopped = match lane {
                     Lane::Deletes => self.deletes_full,
+                    Lane::Verify => false,
                     _ => self.held_set_full,
                 };
                 let Some(db) = self.followed.get_mut(&path) else {
@@ -67,7 +71,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 
     pub(super) async fn start_retries(&mut self, now: Timestamp) {
-        if self.retrying || (self.held.rows == 0 && self.released.is_empty()) || self.located.is_none() {
+        let nothing_waits = self.held.rows + self.held.of_others == 0 && self.released.is_empty();
+        if self.retrying || nothing_waits || self.located.is_none() {
             return;
         }
         let due = match self.work.state.due(&self.work.mapping.id, now, RETRIES).await {
@@ -141,10 +146,13 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             halt: self.cancel.clone(),
         };
         let (path, changes) = (path.clone(), db.changes());
-        let listing = if lane == Lane::FirstPass {
-            std::mem::take(&mut db.listing)
-        } else {
-            Listing::default()
+        let (listing, (nth, passes)) = match lane {
+            Lane::FirstPass => (std::mem::take(&mut db.listing), (0, 0)),
+            Lane::Verify => (
+                std::mem::take(&mut db.verification.listing),
+                db.verification.begin(),
+            ),
+            _ => (Listing::default(), (0, 0)),
         };
         let about = About::Turn {
             path: path.clone(),
@@ -153,6 +161,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         self.spawn(about, async move {
             let result = match lane {
                 Lane::FirstPass => turn.first_pass(listing).await,
+                Lane::Verify => turn.verify(nth, listing).await,
                 Lane::Retry => turn.retry(held).await.map(|ended| (ended, Listing::default())),
                 Lane::Follow | Lane::Deletes => {
                     turn.by_rowid(lane).await.map(|ended| (ended, Listing::default()))
@@ -162,6 +171,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 path,
                 lane,
                 changes,
+                passes,
                 result: Box::new(result),
             }
         });
@@ -183,7 +193,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         &mut self,
         path: &PathBuf,
         lane: Lane,
-        changes: u64,
+        (changes, passes): (u64, u64),
         ended: Ended,
         listing: Listing,
     ) {
@@ -196,12 +206,16 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             held_set_full,
             held_changed,
             progress,
+            unverified,
         } = ended;
         self.unreadable.remove(path);
         self.totals += totals;
-        self.held_set_full |= held_set_full;
-        if held_changed || lane == Lane::Retry {
-            self.held.rows = self.held.rows.max(1);
+        self.held_set_full |= held_set_full && lane != Lane::Verify;
+        match lane {
+            Lane::Verify if held_changed => self.held.of_others = self.held.of_others.max(1),
+            Lane::Retry => self.held.rows = self.held.rows.max(1),
+            _ if held_changed => self.held.rows = self.held.rows.max(1),
+            _ => {}
         }
         if totals != Totals::default() {
             self.trial = None;
@@ -214,11 +228,19 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
                 Lane::Deletes => progress.deletes > db.progress.deletes,
                 Lane::FirstPass => progress.after_name > db.progress.after_name,
-                Lane::Retry => false,
+                Lane::Retry | Lane::Verify => false,
             };
             db.blame(lane, &failed, totals != Totals::default());
             if !got_on && !at_head {
-                db.rest(lane, now);
+                match lane {
+                    Lane::Verify => db.rest_for(lane, now, FULL),
+                    _ => db.rest(lane, now),
+                }
+            }
+            match lane {
+                Lane::Verify if pause.is_none() => db.verification.ended(passes, unverified),
+                Lane::Verify => {}
+                _ => db.verification.passed(unverified),
             }
             match lane {
                 Lane::Follow => {
@@ -232,6 +254,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     db.progress.first_pass_done = progress.first_pass_done;
                     db.listing = listing;
                 }
+                Lane::Verify => db.verification.listing = listing,
                 Lane::Retry => {}
             }
             if at_head {

@@ -53,7 +53,8 @@ fn backoff(attempts: u32) -> std::time::Duration {
 }
 
 impl State {
-    /// Records that a row waits, or that it failed once more. `limit` bounds the set of one mapping.
+    /// Records that a row waits, or that it failed once more. `own`: it is this agent's, not one that it verifies.
+    /// `limit` bounds the set of one mapping, of each of these kinds by itself: others' rows never stop own ones.
     ///
     /// # Errors
     /// [`StateError`].
@@ -61,6 +62,7 @@ impl State {
         &self,
         key: &HeldKey,
         row: i64,
+        own: bool,
         held: &plan::Held,
         now: Timestamp,
         limit: u64,
@@ -81,8 +83,8 @@ impl State {
                 .optional()?;
             if before.is_none() {
                 let count: i64 = sql.query_row(
-                    "SELECT count(*) FROM held WHERE mapping = ?",
-                    [&mapping.0],
+                    "SELECT count(*) FROM held WHERE mapping = ? AND own = ?",
+                    params![mapping.0, own],
                     |found| found.get(0),
                 )?;
                 if u64::try_from(count).unwrap_or(0) >= limit {
@@ -102,14 +104,15 @@ impl State {
                 .then(|| i64::try_from(now.plus(backoff(attempts)).ticks()).unwrap_or(i64::MAX));
             sql.execute(
                 "INSERT OR REPLACE INTO held
-                 (mapping, db, name, container, row, reason, message, attempts, since, next_try)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 (mapping, db, name, container, row, own, reason, message, attempts, since, next_try)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     mapping.0,
                     database,
                     key.name,
                     container,
                     row,
+                    own,
                     held.reason.as_str(),
                     held.message,
                     attempts,
@@ -236,15 +239,16 @@ impl State {
     pub async fn held_report(&self, mapping: &MappingId, limit: u64) -> Result<HeldReport, StateError> {
         let mapping = mapping.0.clone();
         self.run(move |sql| {
-            let rows: i64 =
-                sql.query_row("SELECT count(*) FROM held WHERE mapping = ?", [&mapping], |row| {
-                    row.get(0)
-                })?;
-            let rows = u64::try_from(rows).unwrap_or(0);
+            let (rows, own): (i64, i64) = sql.query_row(
+                "SELECT count(*), coalesce(sum(own), 0) FROM held WHERE mapping = ?",
+                [&mapping],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            let (rows, own) = (u64::try_from(rows).unwrap_or(0), u64::try_from(own).unwrap_or(0));
             let latest = sql
                 .prepare_cached(
                     "SELECT container, name, reason, message, attempts, since, next_try FROM held
-                     WHERE mapping = ? ORDER BY since DESC LIMIT ?",
+                     WHERE mapping = ? ORDER BY own DESC, since DESC LIMIT ?",
                 )?
                 .query_map(params![mapping, SHOWN], |row| {
                     let (container, name): (String, String) = (row.get(0)?, row.get(1)?);
@@ -260,8 +264,9 @@ impl State {
                 })?
                 .collect::<Result<_, _>>()?;
             Ok(HeldReport {
-                rows,
-                full: rows >= limit,
+                rows: own,
+                of_others: rows.saturating_sub(own),
+                full: own >= limit,
                 latest,
             })
         })

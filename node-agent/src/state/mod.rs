@@ -9,6 +9,7 @@ mod held;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 pub use deletes::{Allowance, Begun, Waiting, Window};
 pub use held::{Held, HeldKey, Kept};
 pub use progress::{Adopted, Advance, DatabaseKey, MappingState, Opened, Progress, Watermark};
+pub use verified::{Assignment, Passing, Reached, Verified};
 
 /// How many records may wait for the disk before callers wait for a place.
 const QUEUE: usize = 1024;
@@ -235,8 +237,9 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
     match found {
         0 => connection
             .execute_batch(&format!(
-                "BEGIN; {SCHEMA} {deletes} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                "BEGIN; {SCHEMA} {deletes} {verified} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
                 deletes = deletes::SCHEMA,
+                verified = verified::SCHEMA,
             ))
             .map_err(in_use),
         SCHEMA_VERSION => Ok(()),
@@ -261,7 +264,7 @@ CREATE TABLE progress (
 CREATE INDEX progress_path ON progress (mapping, path);
 CREATE TABLE held (
     mapping TEXT NOT NULL, db TEXT NOT NULL, name TEXT NOT NULL, container TEXT NOT NULL,
-    row INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
+    row INTEGER NOT NULL, own INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
     attempts INTEGER NOT NULL, since INTEGER NOT NULL, next_try INTEGER,
     PRIMARY KEY (mapping, db, name)) WITHOUT ROWID;
 CREATE INDEX held_due ON held (mapping, next_try) WHERE next_try IS NOT NULL;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::verified::{self, Passing, Verified};
 use super::{State, StateError, deletes};
 
 /// One database under one mapping. Replicas are numbered each by itself, so progress belongs to a database's id,
@@ -129,6 +130,7 @@ impl State {
                     sql.execute("DELETE FROM progress WHERE mapping = ?", [&id])?;
                     sql.execute("DELETE FROM held WHERE mapping = ?", [&id])?;
                     deletes::forget_mapping(sql, &id)?;
+                    verified::forget(sql, &id, None)?;
                     sql.execute(
                         "UPDATE mapping SET starts_over = ? WHERE id = ?",
                         params![starts_over, id],
@@ -262,6 +264,7 @@ impl State {
                 sql.execute("DELETE FROM held WHERE mapping = ? AND db = ?", params![key.mapping.0, database])?;
                 sql.execute("DELETE FROM progress WHERE mapping = ? AND db = ?", params![key.mapping.0, database])?;
                 deletes::forget_database(sql, &key.mapping.0, database)?;
+                verified::forget(sql, &key.mapping.0, Some(database))?;
             }
             let Progress { high, after_name, first_pass_done, processed, processed_name, deletes } = progress;
             sql.execute(
@@ -286,16 +289,17 @@ impl State {
         .await
     }
 
-    /// Moves a watermark and adds what was done on the way, in one record.
+    /// Moves a watermark and adds what was done on the way, in one record. Returns when the first of the rows that
+    /// are to be verified were passed.
     ///
     /// # Errors
     /// [`StateError`]: then nothing of it is recorded.
-    pub async fn advance(&self, key: &DatabaseKey, step: Advance) -> Result<(), StateError> {
+    pub async fn advance(&self, key: &DatabaseKey, step: Advance) -> Result<Option<Timestamp>, StateError> {
         let key = key.clone();
         self.run(move |sql| {
-            let Advance { to, totals, settled, adopted } = step;
+            let Advance { to, passing, totals, settled, adopted } = step;
             let (mapping, db) = (&key.mapping.0, &key.database);
-            match to {
+            match &to {
                 Watermark::Processed { rowid, name } => sql.execute(
                     "UPDATE progress SET processed = max(processed, ?), processed_name = ? WHERE mapping = ? AND db = ?",
                     params![rowid, name, mapping, db],
@@ -308,8 +312,13 @@ impl State {
                     "UPDATE progress SET after_name = coalesce(?, after_name), first_pass_done = ? WHERE mapping = ? AND db = ?",
                     params![after_name, done, mapping, db],
                 )?,
-                Watermark::Unmoved => 0,
+                Watermark::Verified(_) | Watermark::Unmoved => 0,
             };
+            match &to {
+                Watermark::Verified(verified) => verified::advance(sql, &key, verified)?,
+                Watermark::Unmoved => {}
+                _ => verified::note(sql, &key, passing)?,
+            }
             let mut settle = sql.prepare_cached("DELETE FROM held WHERE mapping = ? AND db = ? AND name = ? AND row <= ?")?;
             for (name, row) in settled {
                 settle.execute(params![mapping, db, name, row])?;
@@ -318,7 +327,8 @@ impl State {
             for adopted in &adopted {
                 insert_adopted(sql, mapping, adopted)?;
             }
-            add_totals(sql, mapping, totals)
+            add_totals(sql, mapping, totals)?;
+            verified::oldest(sql, &key)
         })
         .await
     }
@@ -369,6 +379,8 @@ pub enum Watermark {
         /// It is complete.
         done: bool,
     },
+    /// Rows that others work off.
+    Verified(Verified),
     /// None: a held row was tried again.
     Unmoved,
 }
@@ -378,6 +390,8 @@ pub enum Watermark {
 pub struct Advance {
     /// The watermark.
     pub to: Watermark,
+    /// When it moves: what it passes is verified a slack later.
+    pub passing: Passing,
     /// What was done since the last record.
     pub totals: Totals,
     /// Names that no longer wait, with the row that settled them: a later row's entry stays.

@@ -25,7 +25,7 @@ async fn hold(state: &State, name: &str, row: i64, reason: HoldReason, seconds: 
         name: name.into(),
     };
     let held = plan::Held::new(reason, "why");
-    state.hold(&key, row, &held, at(seconds), 2).await.unwrap()
+    state.hold(&key, row, true, &held, at(seconds), 2).await.unwrap()
 }
 
 async fn due(state: &State, seconds: u64) -> Vec<(String, i64, u32)> {
@@ -38,6 +38,7 @@ async fn due(state: &State, seconds: u64) -> Vec<(String, i64, u32)> {
 async fn settle(state: &State, name: &str, row: i64) {
     let step = Advance {
         to: Watermark::Unmoved,
+        passing: Passing::default(),
         totals: Totals::default(),
         settled: vec![(name.into(), row)],
         adopted: Vec::new(),
@@ -71,6 +72,7 @@ async fn what_was_recorded_is_there_after_a_restart_and_a_second_agent_is_kept_o
                 rowid: 9,
                 name: Some("n".into()),
             },
+            passing: Passing::default(),
             totals: Totals {
                 objects: 3,
                 ..Totals::default()
@@ -190,4 +192,79 @@ async fn rows_of_an_absent_database_are_put_off_and_not_forgotten() {
     state.postpone(&key("db").mapping, "db", at(10)).await.unwrap();
     assert!(due(&state, 60).await.is_empty());
     assert_eq!(due(&state, 70).await, [("x".to_owned(), 1, 2)]);
+}
+
+#[tokio::test]
+async fn what_is_to_be_verified_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let assignment = Assignment {
+        index: 1,
+        replicas: 3,
+    };
+    let slack = std::time::Duration::from_secs(160);
+    let pass = async |state: &State, to, seconds| {
+        let step = Advance {
+            to,
+            passing: Passing {
+                at: at(seconds),
+                slack,
+            },
+            totals: Totals::default(),
+            settled: Vec::new(),
+            adopted: Vec::new(),
+        };
+        state.advance(&key("db"), step).await.unwrap()
+    };
+    let ranges = async |state: &State| -> Vec<(bool, i64, i64, bool)> {
+        let open = state.stretches(&key("db")).await.unwrap();
+        open.iter()
+            .map(|stretch| (stretch.tombstones, stretch.after, stretch.to, stretch.own))
+            .collect()
+    };
+    let rows = |rowid| Watermark::Processed { rowid, name: None };
+    {
+        let state = State::open(folder.path()).unwrap();
+        let progress = Progress {
+            high: 5,
+            processed: 5,
+            ..Progress::default()
+        };
+        state
+            .begin(&key("db"), Path::new("/x"), &progress, None)
+            .await
+            .unwrap();
+        assert!(!state.assign(&key("db"), assignment, at(0)).await.unwrap());
+        assert_eq!(pass(&state, rows(7), 10).await, Some(at(10)));
+        pass(&state, rows(8), 15).await;
+        pass(&state, rows(9), 25).await;
+        pass(&state, Watermark::Deletes(9), 30).await;
+    }
+    let state = State::open(folder.path()).unwrap();
+    assert!(!state.assign(&key("db"), assignment, at(40)).await.unwrap());
+    let mut expected = vec![(false, 5, 8, false), (false, 8, 9, false), (true, 0, 9, false)];
+    assert_eq!(ranges(&state).await, expected);
+    let done = Watermark::FirstPass {
+        after_name: None,
+        done: true,
+    };
+    pass(&state, done, 50).await;
+    expected.insert(0, (false, 0, 5, false));
+    assert_eq!(
+        ranges(&state).await,
+        expected,
+        "the first pass is verified as a whole"
+    );
+    let verified = Watermark::Verified(Verified {
+        tombstones: false,
+        after: 5,
+        to: Reached::Row(6),
+    });
+    assert_eq!(pass(&state, verified, 60).await, Some(at(15)));
+    assert_eq!(ranges(&state).await[1], (false, 6, 8, false));
+    let another = Assignment {
+        index: 0,
+        ..assignment
+    };
+    assert!(state.assign(&key("db"), another, at(70)).await.unwrap());
+    assert_eq!(ranges(&state).await, [(false, 0, 9, true), (true, 0, 9, true)]);
 }

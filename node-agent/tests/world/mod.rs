@@ -90,6 +90,8 @@ pub struct Things {
     pub bucket_is_gone: bool,
     /// Every listing fails with this.
     pub list_trouble: Option<RemoteError>,
+    /// Keys that listings do not show.
+    pub hidden: std::collections::BTreeSet<String>,
     /// How often the remote was probed.
     pub probes: usize,
     /// Every request to the remote, as `PUT key`.
@@ -104,6 +106,8 @@ pub struct World {
     pub clock: TestClock,
     /// Survives restarts of a mapping's task.
     pub state: State,
+    /// Which part of the rows is this node's: index and count.
+    pub part: (u32, u32),
 }
 
 impl World {
@@ -113,9 +117,19 @@ impl World {
             things: Arc::default(),
             clock: TestClock(tokio::time::Instant::now()),
             state: State::in_memory().unwrap(),
+            part: (0, 1),
         };
         world.create(CONTAINER);
         world
+    }
+
+    /// Another node of the same world, with this part of the rows and a state of its own.
+    pub fn node(&self, index: u32, replicas: u32) -> Self {
+        Self {
+            state: State::in_memory().unwrap(),
+            part: (index, replicas),
+            ..self.clone()
+        }
     }
 
     /// Access to all of it. Not to be held over an await.
@@ -184,7 +198,7 @@ pub fn path(container: &str) -> PathBuf {
     Path::new("/srv").join(container)
 }
 
-fn replica(container: &str) -> Replica {
+fn replica(container: &str, (index, replicas): (u32, u32)) -> Replica {
     Replica {
         path: path(container),
         server: "127.0.0.1:6201".into(),
@@ -195,8 +209,8 @@ fn replica(container: &str) -> Replica {
         shard: container
             .contains('#')
             .then(|| (".shards_a".into(), container.into())),
-        index: 0,
-        replicas: 1,
+        index,
+        replicas,
     }
 }
 

@@ -186,10 +186,11 @@ impl Remote for World {
         if let Some(trouble) = &things.list_trouble {
             return Err(trouble.clone());
         }
-        let mut keys = things
-            .remote
-            .iter()
-            .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
+        let mut keys = things.remote.iter().filter(|(key, _)| {
+            key.starts_with(prefix)
+                && !things.hidden.contains(*key)
+                && after.is_none_or(|after| key.as_str() > after)
+        });
         let listed = |(key, stored): (&String, &Stored)| ListedObject {
             key: key.clone(),
             etag: stored.object.etag.clone(),

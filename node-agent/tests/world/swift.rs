@@ -138,7 +138,10 @@ impl Databases for World {
             true => !mapping.carved_out.iter().any(|other| other == shown(container)),
             false => shown(container) == mapping.source.container,
         };
-        let replicas: Vec<_> = containers.filter(wanted).map(|name| replica(&name)).collect();
+        let replicas: Vec<_> = containers
+            .filter(wanted)
+            .map(|name| replica(&name, self.part))
+            .collect();
         Ok(Located {
             missing: replicas.is_empty().then(|| "no such container".to_owned()),
             replicas,
