@@ -143,6 +143,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         let containers = replicas.iter().map(|replica| replica.container.clone()).collect();
         let mut paths = present.clone();
         paths.extend(self.followed.keys().cloned());
+        self.held_changed = true;
         let id = &self.work.mapping.id;
         if let Err(error) = self.work.state.forget_absent(id, containers, paths).await {
             self.pause_for(from_state(&error));
