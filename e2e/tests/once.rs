@@ -63,6 +63,37 @@ async fn it_ends_with_0_when_all_is_done_and_with_3_when_rows_are_held() -> Resu
 }
 
 #[tokio::test]
+async fn it_ends_with_1_when_a_container_is_not_there_and_does_the_others_all_the_same() -> Result<()> {
+    let lab = Lab::start().await?;
+    lab.container("photos").await?;
+    lab.put_many("photos", "object-", 3).await?;
+    for name in ["photos", "phtoos"] {
+        lab.policies
+            .apply(&format!("{name}.yaml"), &lab.policy(name, name, ""))?;
+    }
+    let (code, log) = lab.once().await?;
+    assert_eq!((code, lab.remote().len()), (1, 3), "{log}");
+    assert!(
+        log.contains("AUTH_test/phtoos") && log.contains("source.container"),
+        "{log}"
+    );
+
+    // It is shown as long as it is so.
+    let mut agent = lab.agent().await?;
+    agent
+        .until_policy("its source is missing", "phtoos", |report| {
+            report.reason.as_deref() == Some("SourceNotFound") && report.databases.open == 0
+        })
+        .await?;
+    lab.container("phtoos").await?;
+    lab.put_many("phtoos", "object-", 2).await?;
+    let report = agent.until_done("phtoos").await?;
+    assert_eq!((report.reason, lab.remote().len()), (None, 5));
+    assert!(agent.stop().await?.success());
+    Ok(())
+}
+
+#[tokio::test]
 async fn it_ends_with_1_when_a_mapping_stays_paused_for_a_minute_and_with_2_when_it_is_called_wrongly()
 -> Result<()> {
     let lab = Lab::start().await?;

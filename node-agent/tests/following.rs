@@ -141,7 +141,7 @@ async fn a_source_that_is_not_there_is_reported_until_it_is() {
         (report.state, report.reason.as_deref(), report.databases.open),
         (RunState::Running, Some("SourceNotFound"), 0)
     );
-    assert!(report.message.is_some());
+    assert!(report.message.is_some() && !report.initial_pass_complete);
     world.create(CONTAINER);
     world.put(CONTAINER, "o", "x");
     let report = settle(&handle).await;

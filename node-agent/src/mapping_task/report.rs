@@ -106,7 +106,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 unreadable: self.unreadable.len() as u64
                     + self.located.as_ref().map_or(0, |located| located.unreadable),
             },
-            initial_pass_complete: self.located.as_ref().is_some_and(|located| !located.walking)
+            initial_pass_complete: self.located.as_ref().is_some_and(is_whole)
                 && self.unreadable.is_empty()
                 && self.followed.values().all(|db| db.progress.first_pass_done),
             pending,
@@ -234,6 +234,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 .values()
                 .all(|db| db.is_idle(now, self.deletes_full))
     }
+}
+
+/// Whether all that there is was found, and there is something.
+fn is_whole(located: &Located) -> bool {
+    !located.walking && located.missing.is_none()
 }
 
 /// Counts what is left to do in a database. `None` = it cannot be read now.
