@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod credentials;
+pub mod limits;
 pub mod load;
 pub mod local;
 pub mod manifest;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::credentials::{CredentialShard, Credentials};
+use crate::limits::Schedule;
 use crate::mapping::{
     ALL_CONTAINERS, FEATURES, FORMAT_VERSION, Index, Mapping, MappingId, MappingShard, MappingState, Mode,
     Protocol,
@@ -242,6 +243,10 @@ fn one(value: &Value, credentials: &BTreeMap<String, Credentials>) -> Result<Map
             RefuseReason::Unparseable,
             format!("{error}: correct the policy"),
         ));
+    }
+    if let Some(Err(error)) = mapping.limits.as_ref().map(Schedule::new) {
+        let message = format!("limits.{error}");
+        return Err(refuse(RefuseReason::Unparseable, message));
     }
     if credentials
         .get(&mapping.target.credential.0)

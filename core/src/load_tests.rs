@@ -67,6 +67,7 @@ fn mapping(id: &str, account: &str, container: &str) -> Mapping {
             ..Select::default()
         }),
         min_segment_size: 5 << 20,
+        limits: None,
         triggers: Triggers::default(),
     }
 }

@@ -28,6 +28,7 @@ pub const FEATURES: &[&str] = &[
     "copy-after",
     "slo",
     "delete-budget",
+    "limits",
 ];
 
 /// The identity of a mapping: 32 hex digits over source and target, never over a resource's name or uid.
@@ -189,6 +190,9 @@ pub struct Mapping {
     pub select: Option<crate::select::Select>,
     /// Segments smaller than this many bytes are joined.
     pub min_segment_size: u64,
+    /// How fast it may work, on each agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<crate::limits::Limits>,
     /// One-time triggers.
     #[serde(default)]
     pub triggers: Triggers,

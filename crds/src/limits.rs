@@ -24,7 +24,7 @@ pub struct Objective {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes a second, to and from the remote.
+    /// Bytes a second, to and from the remote; at least 64Ki.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<Quantity>,
     /// Requests a second to the remote.
@@ -60,10 +60,10 @@ pub struct LimitsWindow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), regex(pattern = "^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"))]
     pub time_zone: Option<String>,
-    /// Bytes a second in this time.
+    /// Bytes a second in this time; as outside of it when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<Quantity>,
-    /// Requests a second in this time.
+    /// Requests a second in this time; as outside of it when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests_per_second: Option<u32>,

@@ -14,6 +14,7 @@ mod large;
 pub mod local_databases;
 pub mod mapping_task;
 pub mod metrics;
+mod pace;
 mod read;
 pub mod reporter;
 pub mod run;

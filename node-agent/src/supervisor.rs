@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onespace_core::credentials::Credentials;
+use onespace_core::limits::Schedule;
 use onespace_core::load::{LoadedSet, Refused};
 use onespace_core::mapping::{Mapping, MappingId};
 use onespace_core::reason::{PauseReason, RefuseReason};
@@ -23,6 +24,7 @@ use crate::clock::Clock;
 use crate::databases::Databases;
 use crate::files::{FilesError, Folders};
 use crate::mapping_task::{Command, Handle, MappingTask, internal_error};
+use crate::pace::Limited;
 use crate::state::State;
 use crate::turnstile::Turnstile;
 use crate::work::{Limits, Work};
@@ -273,7 +275,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         &self,
         mapping: &Mapping,
         credentials: Option<&Credentials>,
-    ) -> Result<Work<S, S3Remote, C>, Refused> {
+    ) -> Result<Work<S, Limited<S3Remote, C>, C>, Refused> {
         let refuse = |reason, message: String| Refused {
             id: mapping.id.clone(),
             reason,
@@ -298,13 +300,15 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             } => refuse(RefuseReason::AddressDenied, message),
             error => unusable(error.to_string()),
         })?;
+        let schedule = Schedule::new(&mapping.limits.clone().unwrap_or_default())
+            .map_err(|error| unusable(format!("limits.{error}")))?;
         let selector = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref())
             .map_err(|error| unusable(error.to_string()))?;
         Ok(Work {
             mapping: Arc::new(mapping.clone()),
             selector: Arc::new(selector),
             source: self.source.clone(),
-            remote: Arc::new(remote),
+            remote: Arc::new(Limited::new(remote, schedule, self.clock.clone())),
             capabilities: Arc::new(Capabilities::default()),
             state: self.state.clone(),
             claims: Claims::default(),

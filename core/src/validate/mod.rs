@@ -19,6 +19,7 @@ pub use endpoint::Endpoint;
 pub use references::{ConfigMapObject, SecretObject, resolve};
 
 use crate::budget::BudgetMax;
+use crate::limits::{Limits, Schedule, Window};
 use crate::mapping::{
     ALL_CONTAINERS, CredentialRef, Encryption, Mapping, MappingState, Mode, PolicyRef, Source, Target,
     Triggers,
@@ -102,6 +103,7 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         select,
         min_segment_size,
         delete_budget,
+        limits,
         // Refused above whenever they are set.
         propagate_expiration: _,
         expiration_offset: _,
@@ -113,7 +115,6 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         shunt: _,
         migrate: _,
         objective: _,
-        limits: _,
     } = &policy.spec;
 
     if let Some(exclude) = exclude
@@ -154,6 +155,7 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
     let delete_budget = delete_budget
         .as_ref()
         .and_then(|budget| self::delete_budget(budget, &mut findings));
+    let limits = limits.as_ref().map(|limits| self::limits(limits, &mut findings));
     let triggers = triggers(policy, &mut findings);
     let policy_ref = reference(policy, &mut findings);
 
@@ -218,6 +220,7 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         min_segment_size: min_segment_size
             .as_ref()
             .map_or(DEFAULT_MIN_SEGMENT_SIZE, onespace_crds::Quantity::bytes),
+        limits,
         triggers,
     };
     mapping.requires = requires(&mapping);
@@ -233,6 +236,44 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         }),
         endpoint,
     })
+}
+
+fn limits(limits: &onespace_crds::Limits, findings: &mut Vec<Finding>) -> Limits {
+    let onespace_crds::Limits {
+        bytes_per_second,
+        requests_per_second,
+        windows,
+    } = limits;
+    let bytes =
+        |quantity: &Option<onespace_crds::Quantity>| quantity.as_ref().map(onespace_crds::Quantity::bytes);
+    let window = |window: &onespace_crds::LimitsWindow| {
+        let onespace_crds::LimitsWindow {
+            days,
+            start,
+            end,
+            time_zone,
+            bytes_per_second,
+            requests_per_second,
+        } = window;
+        Window {
+            days: days.clone().unwrap_or_default(),
+            start: start.clone(),
+            end: end.clone(),
+            time_zone: time_zone.clone().unwrap_or_else(|| "UTC".to_owned()),
+            bytes_per_second: bytes(bytes_per_second),
+            requests_per_second: *requests_per_second,
+        }
+    };
+    let limits = Limits {
+        bytes_per_second: bytes(bytes_per_second),
+        requests_per_second: *requests_per_second,
+        windows: windows.iter().flatten().map(window).collect(),
+    };
+    if let Err(error) = Schedule::new(&limits) {
+        let path = format!("spec.limits.{}", error.path);
+        findings.push(Finding::new(path, PolicyFault::Invalid, error.what));
+    }
+    limits
 }
 
 fn toggle(toggle: Option<Toggle>) -> Option<bool> {
@@ -252,6 +293,7 @@ fn requires(mapping: &Mapping) -> Vec<String> {
         ("exclude", mapping.exclude.is_some()),
         ("copy-after", mapping.copy_after > 0),
         ("delete-budget", mapping.delete_budget.is_some()),
+        ("limits", mapping.limits.is_some()),
     ];
     wanted
         .into_iter()

@@ -183,7 +183,6 @@ fn what_is_not_done_yet_is_refused_by_name_and_never_ignored() {
         ("/shunt", json!({"onRemoteUnavailable": "Fail"})),
         ("/migrate", json!({})),
         ("/objective", json!({"ratio": "99%", "within": "1h"})),
-        ("/limits", json!({"requestsPerSecond": 1})),
     ] {
         let path = format!("spec{}", pointer.replace('/', "."));
         assert_eq!(
@@ -199,6 +198,32 @@ fn what_is_not_done_yet_is_refused_by_name_and_never_ignored() {
             PolicyFault::NotYetSupported
         )]
     );
+}
+
+#[test]
+fn limits_are_taken_with_their_windows_and_refused_where_they_cannot_be_kept() {
+    let night = json!({"days": ["Sat"], "start": "20:00", "end": "06:00", "timeZone": "Europe/Berlin", "bytesPerSecond": "500Mi"});
+    let limits = json!({"bytesPerSecond": "50Mi", "requestsPerSecond": 200, "windows": [night]});
+    let mapping = valid(&[("/limits", limits)]);
+    assert!(mapping.requires.contains(&"limits".to_owned()));
+    let limits = mapping.limits.unwrap();
+    assert_eq!(limits.bytes_per_second, Some(50 << 20));
+    assert_eq!(limits.windows[0].bytes_per_second, Some(500 << 20));
+    assert_eq!(limits.windows[0].time_zone, "Europe/Berlin");
+    // Rates do not tell what is remote: a change of them starts nothing over.
+    assert_eq!(mapping.starts_over, valid(&[]).starts_over);
+    for (limits, path) in [
+        (json!({"bytesPerSecond": "1k"}), "spec.limits.bytesPerSecond"),
+        (
+            json!({"windows": [{"start": "20:00", "end": "06:00", "timeZone": "Europe/Atlantis", "requestsPerSecond": 1}]}),
+            "spec.limits.windows[0].timeZone",
+        ),
+    ] {
+        assert_eq!(
+            findings(&[("/limits", limits)]),
+            [(path.to_owned(), PolicyFault::Invalid)]
+        );
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
         shunt,
         migrate,
         objective,
-        limits,
+        limits: _,
         suspend: _,
         source: _,
         copy_after: _,
@@ -127,11 +127,6 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
             "objective",
             objective.is_some(),
             "objectives are not supported yet: remove it and watch the metrics",
-        ),
-        (
-            "limits",
-            limits.is_some(),
-            "limits of a policy are not supported yet: remove it",
         ),
     ];
     cases

@@ -134,6 +134,7 @@ pub fn mapping(prefix: &str, copy_after: u64) -> Mapping {
         exclude: None,
         select: None,
         min_segment_size: 5 << 20,
+        limits: None,
         triggers: Triggers::default(),
     }
 }

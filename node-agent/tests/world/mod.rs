@@ -258,6 +258,7 @@ pub fn mapping() -> Mapping {
         exclude: None,
         select: None,
         min_segment_size: 5 << 20,
+        limits: None,
         triggers: Triggers::default(),
     }
 }
