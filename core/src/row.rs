@@ -91,6 +91,18 @@ pub enum RowError {
 }
 
 impl Row {
+    /// Whether what is copied may change while the row does not: a symlink that names no version of its target.
+    #[must_use]
+    pub fn may_change_unseen(&self) -> bool {
+        matches!(
+            self.kind,
+            RowKind::Symlink {
+                target_etag: None,
+                ..
+            }
+        )
+    }
+
     /// Understands a row.
     ///
     /// # Errors

@@ -108,6 +108,11 @@ fn swift(data_time: u64, time: u64) -> SwiftObject {
 
 /// What follows when Swift holds the body MD5 of the time 1000, changed at `time`.
 fn after_read(found: Option<RemoteObject>, time: u64) -> Step {
+    after_read_of(found, time, false)
+}
+
+/// The same of a body that a symlink led to, or not.
+fn after_read_of(found: Option<RemoteObject>, time: u64, linked: bool) -> Step {
     let times = Times {
         data_time: at(1000),
         time: at(time),
@@ -116,6 +121,7 @@ fn after_read(found: Option<RemoteObject>, time: u64) -> Step {
         etag: Some(MD5),
         source_etag: MD5,
         size: 1,
+        linked,
     };
     let mut headers = unmarked(MD5, 0).unwrap().headers;
     if let Some(Some(Ok(mark))) = found.as_ref().map(|object| Mark::read(&object.headers.metadata)) {
@@ -249,6 +255,13 @@ fn metadata_that_the_remote_alters_are_held_and_not_posted_for_ever() {
         Step::Hold(held) => assert_eq!(held.reason, HoldReason::MetadataAltered),
         step => panic!("{step:?}"),
     }
+}
+
+#[test]
+fn new_metadata_of_a_links_target_are_posted_though_the_link_did_not_change() {
+    let mut former = marked(MD5, 1000, 1000).unwrap();
+    former.headers.content_type = Some("binary/octet-stream".into());
+    assert_eq!(after_read_of(Some(former), 1000, true), Step::Repost);
 }
 
 #[test]

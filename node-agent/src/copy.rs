@@ -190,6 +190,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             etag: Some(&found.object.etag),
             source_etag: &found.object.etag,
             size: found.object.size,
+            linked: matches!(job.row.kind, RowKind::Symlink { .. }),
         };
         match after_read(look, found.times, expected, &headers, self.limits.slack) {
             Step::InStep => return Ok(Done::InStep),

@@ -13,6 +13,7 @@ use onespace_core::plan::copy::{Expected, Look, Step, after_read};
 use onespace_core::plan::{Done, Held, Stop};
 use onespace_core::reason::HoldReason;
 use onespace_core::remote::{RemoteHeaders, RemoteObject};
+use onespace_core::row::RowKind;
 use onespace_stores::body::{Body, BodyError};
 use onespace_stores::remote::{PartSource, PartSpec, Remote};
 use onespace_stores::source::{Answer, ObjectPath, Read, Source, SourceError};
@@ -43,6 +44,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             etag: plan.etag.as_deref(),
             source_etag: &found.object.etag,
             size: plan.length,
+            linked: matches!(job.row.kind, RowKind::Symlink { .. }),
         };
         let (etag, done) = match after_read(look, found.times, expected, &headers, self.limits.slack) {
             Step::Hold(held) => return Err(held.into()),

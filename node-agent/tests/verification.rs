@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use onespace_core::naming::primary_index;
 use onespace_core::report::MappingReport;
+use onespace_core::row::RawRow;
 use onespace_node_agent::mapping_task::{Command, Handle};
 use onespace_node_agent::work::Limits;
-use world::{CONTAINER, World, mapping, pass, path, refused, settle};
+use world::{CONTAINER, World, mapping, pass, path, refused, settle, swift_row};
 
 const SLACK: Duration = Duration::from_secs(600);
 
@@ -402,4 +403,46 @@ async fn what_is_due_to_be_verified_is_waited_for_and_what_is_not_is_not() {
     put_all(&nodes[0], &names(30));
     settle(&handle).await;
     assert_eq!(missing(&nodes[0], &names(30)), 0, "the slack was over");
+}
+
+/// A symlink that names no version of its target, in the same container.
+fn link(world: &World, name: &str, target: &str) {
+    let time = world.store(CONTAINER, name, "");
+    let row = swift_row(name, &time.to_string(), "");
+    let etag = format!("{}; symlink_target={CONTAINER}/{target}", row.etag);
+    world.insert(CONTAINER, RawRow { etag, ..row });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_is_looked_at_again_every_slack_and_follows_its_target() {
+    let world = World::new();
+    let handle = start(&world);
+    settle(&handle).await;
+    world.put(CONTAINER, "target", "one");
+    link(&world, "link", "target");
+    settle(&handle).await;
+    assert_eq!(world.at_remote("link").as_deref(), Some("one"));
+    let before = asked(&world);
+    pass(3 * SLACK + MINUTE).await;
+    assert_eq!(requests(&world, before, "HEAD link"), 3);
+    assert_eq!(asked(&world) - before, 3, "HEADs only while nothing changes");
+    world.put(CONTAINER, "target", "two");
+    pass(MINUTE).await;
+    assert_eq!(world.at_remote("link").as_deref(), Some("one"));
+    kill(handle).await;
+    let handle = start(&world);
+    pass(SLACK).await;
+    assert_eq!(
+        world.at_remote("link").as_deref(),
+        Some("two"),
+        "also after a restart"
+    );
+    assert_eq!(report(&handle).held.rows, 0);
+    world.delete(CONTAINER, "link");
+    settle(&handle).await;
+    assert_eq!(world.at_remote("link"), None);
+    pass(SLACK + MINUTE).await;
+    let before = asked(&world);
+    pass(3 * SLACK).await;
+    assert_eq!(asked(&world), before, "it is forgotten with its row");
 }

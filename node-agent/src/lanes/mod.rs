@@ -5,7 +5,8 @@
 //! - **follow**: live rows that came later, in ROWID order, up to the first that is not due yet;
 //! - **deletes**: tombstones, in ROWID order, past live rows that are not due;
 //! - **retry**: held rows whose time has come;
-//! - **verify**: rows of the others, a slack after this agent read past them.
+//! - **verify**: rows of the others, a slack after this agent read past them;
+//! - **look**: names whose copy may change while their row does not, every slack.
 //!
 //! A turn reads one chunk, works on its rows side by side, moves a watermark and ends: so every database comes to
 //! its turn, and a turn that is cut off costs only work that is safe to repeat.
@@ -14,6 +15,7 @@ mod budget;
 mod by_rowid;
 mod first_pass;
 mod listing;
+mod look;
 mod retry;
 mod turn;
 mod verify;
@@ -30,7 +32,7 @@ use onespace_core::timestamp::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::databases::{DatabaseError, ReadRow, Replica};
-use crate::state::{DatabaseKey, Progress, StateError};
+use crate::state::{Ahead, DatabaseKey, Progress, StateError};
 use crate::work::Work;
 
 pub use listing::Listing;
@@ -48,6 +50,8 @@ pub enum Lane {
     Retry,
     /// Rows of other agents.
     Verify,
+    /// Names whose copy may change while their row does not.
+    Look,
 }
 
 /// A database in the hands of one lane.
@@ -93,8 +97,8 @@ pub struct Ended {
     pub held_changed: bool,
     /// How far the database was worked off.
     pub progress: Progress,
-    /// When the first of the rows that are to be verified were passed; `None` = there are none.
-    pub unverified: Option<Timestamp>,
+    /// What is to be done later.
+    pub ahead: Ahead,
 }
 
 /// A row that is not due yet.

@@ -16,7 +16,7 @@ use crate::claims::Claim;
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
 use crate::delete::Deleted;
-use crate::state::{Adopted, Advance, Allowance, HeldKey, Kept, Passing, Waiting, Watermark};
+use crate::state::{Adopted, Advance, Ahead, Allowance, HeldKey, Kept, Looks, Passing, Waiting, Watermark};
 use crate::stop::{as_pause, from_state};
 
 /// One row of a chunk.
@@ -52,6 +52,7 @@ pub(crate) struct Worked<P> {
     pub totals: Totals,
     pub settled: Vec<(String, i64)>,
     pub adopted: Vec<Adopted>,
+    pub looks: Looks,
     pub pause: Option<Pause>,
     /// Rows that made it pause.
     pub failed: Vec<i64>,
@@ -92,6 +93,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             totals: Totals::default(),
             settled: Vec::new(),
             adopted: Vec::new(),
+            looks: Looks::default(),
             pause: None,
             failed: Vec::new(),
             held_set_full: false,
@@ -109,11 +111,12 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     name,
                     task,
                 } = item;
+                let link = matches!(&task, Task::Copy(row, ..) if row.may_change_unseen());
                 let end = self.one(rowid, &name, task, halt, flow, allowance).await;
                 if matches!(end, End::Full | End::NoRoom | End::Pause(_)) {
                     halt.cancel();
                 }
-                (position, (name, rowid), end)
+                (position, (name, rowid), link, end)
             });
         }
         let time_is_over = tokio::time::sleep(self.work.limits.turn);
@@ -124,7 +127,16 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 () = &mut time_is_over, if !halt.is_cancelled() => { halt.cancel(); continue; }
                 next = ends.next() => next,
             };
-            let Some((position, row, end)) = next else { break };
+            let Some((position, row, link, end)) = next else {
+                break;
+            };
+            match &end {
+                End::Done(Done::Superseded) if link || lane == Lane::Look => {
+                    worked.looks.over.push(row.0.clone());
+                }
+                End::Done(_) | End::Held if link => worked.looks.again.push(row.0.clone()),
+                _ => {}
+            }
             let finished = match end {
                 End::Done(done) => {
                     self.count(&mut worked.totals, lane, &row.0, done);
@@ -316,6 +328,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             totals,
             settled,
             adopted,
+            looks,
             mut pause,
             failed,
             held_set_full,
@@ -328,18 +341,19 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             totals,
             settled,
             adopted,
+            looks,
         };
         let mut progress = self.progress;
         let mut counted = totals;
-        let unverified = match self.work.state.advance(&self.key, step).await {
-            Ok(unverified) => unverified,
+        let ahead = match self.work.state.advance(&self.key, step).await {
+            Ok(ahead) => ahead,
             Err(error) => {
                 progress = self.began_with;
                 counted = Totals::default();
                 if let Stop::Pause(failed) = from_state(&error) {
                     pause = Some(failed);
                 }
-                None
+                Ahead::default()
             }
         };
         Ended {
@@ -351,7 +365,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             progress,
             at_head: false,
             waits: None,
-            unverified,
+            ahead,
         }
     }
 
@@ -365,6 +379,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
 
     /// Counts what was done. Rows of others count as verified, and as repaired if they needed a write.
     fn count(&self, totals: &mut Totals, lane: Lane, name: &str, done: Done) {
+        // A look that finds nothing new is no row's work.
+        if lane == Lane::Look && done == Done::InStep {
+            return;
+        }
         let mut own = Totals::default();
         count(&mut own, done);
         if lane != Lane::Verify && self.is_own(name) {

@@ -17,7 +17,7 @@ use super::turn::Task;
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::{Chunk, Databases, ReadRow};
-use crate::state::{Reached, StateError, Verified, Watermark};
+use crate::state::{Ahead, Reached, StateError, Verified, Watermark};
 use crate::stop::{as_pause, from_state};
 
 /// So many rows are read to decide how a long stretch is worked on.
@@ -162,11 +162,19 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         !opaque && may_be_settled(row, stretch.passed, self.work.limits.slack)
     }
 
+    pub(super) async fn ahead(&self) -> Result<Ahead, StateError> {
+        let open = self.work.state.stretches(&self.key).await?;
+        Ok(Ahead {
+            unverified: open.iter().map(|stretch| stretch.passed).min(),
+            look: self.work.state.next_look(&self.key).await?,
+        })
+    }
+
     async fn nothing_due(self) -> Ended {
-        match self.work.state.stretches(&self.key).await {
-            Ok(open) => Ended {
+        match self.ahead().await {
+            Ok(ahead) => Ended {
                 at_head: true,
-                unverified: open.iter().map(|stretch| stretch.passed).min(),
+                ahead,
                 progress: self.progress,
                 ..Ended::default()
             },

@@ -135,7 +135,7 @@ impl Followed {
         match lane {
             Lane::Follow => self.follow_read = Some(changes),
             Lane::Deletes => self.deletes_read = Some(changes),
-            Lane::FirstPass | Lane::Retry | Lane::Verify => {}
+            Lane::FirstPass | Lane::Retry | Lane::Verify | Lane::Look => {}
         }
     }
 
@@ -193,6 +193,7 @@ impl Followed {
             Lane::Deletes => self.deletes_read != Some(self.changes),
             Lane::Retry => true,
             Lane::Verify => self.verification.is_due(now),
+            Lane::Look => self.verification.is_look_due(now),
         }
     }
 
@@ -202,8 +203,14 @@ impl Followed {
             && self.running.is_empty()
             && self.signature.is_some()
             && !self.recount
-            && [Lane::FirstPass, Lane::Follow, Lane::Deletes, Lane::Verify]
-                .into_iter()
-                .all(|lane| !self.has_work(lane, now) || (lane == Lane::Deletes && deletes_stand_still))
+            && [
+                Lane::FirstPass,
+                Lane::Follow,
+                Lane::Deletes,
+                Lane::Verify,
+                Lane::Look,
+            ]
+            .into_iter()
+            .all(|lane| !self.has_work(lane, now) || (lane == Lane::Deletes && deletes_stand_still))
     }
 }

@@ -16,7 +16,7 @@ use super::verification::Verification;
 use super::{About, Event, MappingTask};
 use crate::clock::Clock;
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica};
-use crate::state::{Assignment, DatabaseKey, Opened, Progress, StateError};
+use crate::state::{Ahead, Assignment, DatabaseKey, Opened, Progress, StateError};
 use crate::stop::from_state;
 use crate::work::Work;
 
@@ -279,11 +279,14 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
             );
         }
         let progress = state.progress(&key).await?.unwrap_or(progress);
-        let open = state.stretches(&key).await?;
+        let ahead = Ahead {
+            unverified: state.stretches(&key).await?.iter().map(|open| open.passed).min(),
+            look: state.next_look(&key).await?,
+        };
         Ok(OpenedDatabase {
             key,
             progress,
-            verification: Verification::new(&open, self.work.limits.slack),
+            verification: Verification::new(ahead, self.work.limits.slack),
         })
     }
 

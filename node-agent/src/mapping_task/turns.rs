@@ -53,11 +53,17 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             .collect();
         waiting.sort();
         for (_, path) in waiting {
-            for lane in [Lane::Deletes, Lane::Follow, Lane::FirstPass, Lane::Verify] {
+            for lane in [
+                Lane::Deletes,
+                Lane::Follow,
+                Lane::FirstPass,
+                Lane::Verify,
+                Lane::Look,
+            ] {
                 let running = self.turns.get(&lane).copied().unwrap_or(0);
                 let stopped = match lane {
                     Lane::Deletes => self.deletes_full,
-                    Lane::Verify => false,
+                    Lane::Verify | Lane::Look => false,
                     _ => self.held_set_full,
                 };
                 let Some(db) = self.followed.get_mut(&path) else {
@@ -152,7 +158,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 std::mem::take(&mut db.verification.listing),
                 db.verification.begin(),
             ),
-            _ => (Listing::default(), (0, 0)),
+            _ => (Listing::default(), (0, db.verification.ended())),
         };
         let about = About::Turn {
             path: path.clone(),
@@ -162,6 +168,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             let result = match lane {
                 Lane::FirstPass => turn.first_pass(listing).await,
                 Lane::Verify => turn.verify(nth, listing).await,
+                Lane::Look => turn.look_again().await.map(|ended| (ended, Listing::default())),
                 Lane::Retry => turn.retry(held).await.map(|ended| (ended, Listing::default())),
                 Lane::Follow | Lane::Deletes => {
                     turn.by_rowid(lane).await.map(|ended| (ended, Listing::default()))
@@ -206,7 +213,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             held_set_full,
             held_changed,
             progress,
-            unverified,
+            ahead,
         } = ended;
         self.unreadable.remove(path);
         self.totals += totals;
@@ -228,7 +235,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
                 Lane::Deletes => progress.deletes > db.progress.deletes,
                 Lane::FirstPass => progress.after_name > db.progress.after_name,
-                Lane::Retry | Lane::Verify => false,
+                Lane::Retry | Lane::Verify | Lane::Look => false,
             };
             db.blame(lane, &failed, totals != Totals::default());
             if !got_on && !at_head {
@@ -237,11 +244,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     _ => db.rest(lane, now),
                 }
             }
-            match lane {
-                Lane::Verify if pause.is_none() => db.verification.ended(passes, unverified),
-                Lane::Verify => {}
-                _ => db.verification.passed(unverified),
-            }
+            db.verification.turn_ended(lane, passes, pause.is_none(), ahead);
             match lane {
                 Lane::Follow => {
                     db.progress.processed = progress.processed;
@@ -255,7 +258,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     db.listing = listing;
                 }
                 Lane::Verify => db.verification.listing = listing,
-                Lane::Retry => {}
+                Lane::Retry | Lane::Look => {}
             }
             if at_head {
                 db.read_to_head(lane, changes);

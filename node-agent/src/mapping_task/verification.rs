@@ -1,4 +1,5 @@
-//! What a mapping's task knows of rows that are to be verified: when the next ones are due, and how many there are.
+//! What a mapping's task knows of rows that are to be verified, and of names that are to be looked at again: when the
+//! next ones are due, and how many there are.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use onespace_core::timestamp::Timestamp;
 use super::followed::Backlog;
 use super::report::COUNTED;
 use crate::databases::{Databases, ReadRow, Replica};
-use crate::lanes::Listing;
-use crate::state::{DatabaseKey, State};
+use crate::lanes::{Lane, Listing};
+use crate::state::{Ahead, DatabaseKey, State};
 
 /// Rows of one database that are to be verified.
 #[derive(Debug, Default)]
@@ -23,17 +24,20 @@ pub(crate) struct Verification {
     slack: Duration,
     /// When the first of them were passed, as far as is known. Too early costs a look, too late is never the case.
     since: Option<Timestamp>,
-    /// Turns that passed rows.
-    passes: u64,
-    /// Turns that verified rows.
+    /// When the next look is due, in the same sense.
+    look: Option<Timestamp>,
+    /// Turns that ended.
+    ended: u64,
+    /// Turns that began to verify rows.
     turns: u64,
 }
 
 impl Verification {
-    pub fn new(open: &[Stretch], slack: Duration) -> Self {
+    pub fn new(ahead: Ahead, slack: Duration) -> Self {
         Self {
             slack,
-            since: open.iter().map(|stretch| stretch.passed).min(),
+            since: ahead.unverified,
+            look: ahead.look,
             ..Self::default()
         }
     }
@@ -42,23 +46,33 @@ impl Verification {
         self.since.is_some_and(|since| since.plus(self.slack) <= now)
     }
 
+    pub fn is_look_due(&self, now: Timestamp) -> bool {
+        self.look.is_some_and(|look| look <= now)
+    }
+
     /// Begins a turn: its number, and what to end it with.
     pub fn begin(&mut self) -> (u64, u64) {
         self.turns += 1;
-        (self.turns, self.passes)
+        (self.turns, self.ended)
     }
 
-    /// A turn of another lane ended, and found so much to be verified.
-    pub fn passed(&mut self, since: Option<Timestamp>) {
-        self.passes += 1;
-        self.since = earlier(self.since, since);
+    /// So many turns have ended.
+    pub fn ended(&self) -> u64 {
+        self.ended
     }
 
-    /// A turn ended, and left so much. Others may have passed rows since it looked.
-    pub fn ended(&mut self, passes: u64, since: Option<Timestamp>) {
-        self.since = match passes == self.passes {
-            true => since,
-            false => earlier(self.since, since),
+    /// A turn ended, and saw this ahead. `sure` = it saw to the end of its lane; but others may have ended since it
+    /// looked.
+    pub fn turn_ended(&mut self, lane: Lane, began: u64, sure: bool, ahead: Ahead) {
+        let alone = sure && began == self.ended;
+        self.ended += 1;
+        self.since = match lane {
+            Lane::Verify if alone => ahead.unverified,
+            _ => earlier(self.since, ahead.unverified),
+        };
+        self.look = match lane {
+            Lane::Look if alone => ahead.look,
+            _ => earlier(self.look, ahead.look),
         };
     }
 }

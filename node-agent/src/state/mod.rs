@@ -6,6 +6,7 @@
 
 mod deletes;
 mod held;
+mod looks;
 mod progress;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,8 @@ use tokio::sync::oneshot;
 
 pub use deletes::{Allowance, Begun, Waiting, Window};
 pub use held::{Held, HeldKey, Kept};
-pub use progress::{Adopted, Advance, DatabaseKey, MappingState, Opened, Progress, Watermark};
+pub use looks::Looks;
+pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
 pub use verified::{Assignment, Passing, Reached, Verified};
 
 /// How many records may wait for the disk before callers wait for a place.
@@ -237,9 +239,10 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
     match found {
         0 => connection
             .execute_batch(&format!(
-                "BEGIN; {SCHEMA} {deletes} {verified} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                "BEGIN; {SCHEMA} {deletes} {verified} {looks} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
                 deletes = deletes::SCHEMA,
                 verified = verified::SCHEMA,
+                looks = looks::SCHEMA,
             ))
             .map_err(in_use),
         SCHEMA_VERSION => Ok(()),

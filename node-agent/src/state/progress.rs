@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::looks::{self, Looks};
 use super::verified::{self, Passing, Verified};
 use super::{State, StateError, deletes};
 
@@ -289,15 +290,15 @@ impl State {
         .await
     }
 
-    /// Moves a watermark and adds what was done on the way, in one record. Returns when the first of the rows that
-    /// are to be verified were passed.
+    /// Moves a watermark and adds what was done on the way, in one record. Returns what lies ahead.
     ///
     /// # Errors
     /// [`StateError`]: then nothing of it is recorded.
-    pub async fn advance(&self, key: &DatabaseKey, step: Advance) -> Result<Option<Timestamp>, StateError> {
+    pub async fn advance(&self, key: &DatabaseKey, step: Advance) -> Result<Ahead, StateError> {
         let key = key.clone();
         self.run(move |sql| {
-            let Advance { to, passing, totals, settled, adopted } = step;
+            let Advance { to, passing, totals, settled, adopted, looks } = step;
+            looks::record(sql, &key, &looks, passing)?;
             let (mapping, db) = (&key.mapping.0, &key.database);
             match &to {
                 Watermark::Processed { rowid, name } => sql.execute(
@@ -328,7 +329,10 @@ impl State {
                 insert_adopted(sql, mapping, adopted)?;
             }
             add_totals(sql, mapping, totals)?;
-            verified::oldest(sql, &key)
+            Ok(Ahead {
+                unverified: verified::oldest(sql, &key)?,
+                look: looks::next(sql, &key)?,
+            })
         })
         .await
     }
@@ -398,6 +402,17 @@ pub struct Advance {
     pub settled: Vec<(String, i64)>,
     /// Objects that are ours from now on.
     pub adopted: Vec<Adopted>,
+    /// Names that are to be looked at again.
+    pub looks: Looks,
+}
+
+/// What is to be done in a database later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// When the first of the rows that are to be verified were passed; `None` = there are none.
+    pub unverified: Option<Timestamp>,
+    /// When the next look at names whose copy may change while their row does not is due.
+    pub look: Option<Timestamp>,
 }
 
 fn insert_adopted(sql: &Connection, mapping: &str, adopted: &Adopted) -> Result<(), rusqlite::Error> {

@@ -42,6 +42,7 @@ async fn settle(state: &State, name: &str, row: i64) {
         totals: Totals::default(),
         settled: vec![(name.into(), row)],
         adopted: Vec::new(),
+        looks: Looks::default(),
     };
     state.advance(&key("db"), step).await.unwrap();
 }
@@ -79,6 +80,7 @@ async fn what_was_recorded_is_there_after_a_restart_and_a_second_agent_is_kept_o
             },
             settled: Vec::new(),
             adopted: Vec::new(),
+            looks: Looks::default(),
         };
         state.advance(&key("db"), step).await.unwrap();
         hold(&state, "x", 7, MENDS, 0).await;
@@ -212,8 +214,9 @@ async fn what_is_to_be_verified_is_there_after_a_restart() {
             totals: Totals::default(),
             settled: Vec::new(),
             adopted: Vec::new(),
+            looks: Looks::default(),
         };
-        state.advance(&key("db"), step).await.unwrap()
+        state.advance(&key("db"), step).await.unwrap().unverified
     };
     let ranges = async |state: &State| -> Vec<(bool, i64, i64, bool)> {
         let open = state.stretches(&key("db")).await.unwrap();

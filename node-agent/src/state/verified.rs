@@ -89,7 +89,12 @@ impl State {
             if before == Some((index, replicas)) {
                 return Ok(false);
             }
-            forget(sql, mapping, Some(db))?;
+            for table in ["verification", "stretch"] {
+                sql.execute(
+                    &format!("DELETE FROM {table} WHERE mapping = ? AND db = ?"),
+                    params![mapping, db],
+                )?;
+            }
             share_out_held(sql, &key, assignment)?;
             // A first pass under way begins again: it takes the rows that are the agent's own now.
             sql.execute(
@@ -304,9 +309,9 @@ pub(super) fn oldest(sql: &Connection, key: &DatabaseKey) -> Result<Option<Times
     Ok(oldest.map(time))
 }
 
-/// Forgets what was to be verified of a database, or of all of a mapping's.
+/// Forgets what was to be verified, and looked at again, of a database or of all of a mapping's.
 pub(super) fn forget(sql: &Connection, mapping: &str, db: Option<&str>) -> Result<(), rusqlite::Error> {
-    for table in ["verification", "stretch"] {
+    for table in ["verification", "stretch", "look"] {
         sql.execute(
             &format!("DELETE FROM {table} WHERE mapping = ?1 AND db = coalesce(?2, db)"),
             params![mapping, db],
@@ -334,7 +339,7 @@ fn read(sql: &Connection, key: &DatabaseKey) -> Result<Vec<Stretch>, rusqlite::E
     .collect()
 }
 
-fn time(ticks: i64) -> Timestamp {
+pub(super) fn time(ticks: i64) -> Timestamp {
     Timestamp::from_ticks(u64::try_from(ticks).unwrap_or(0), 0)
 }
 
