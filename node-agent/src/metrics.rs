@@ -159,9 +159,8 @@ mod tests {
     use super::*;
     use onespace_core::mapping::PolicyRef;
 
-    #[test]
-    fn a_paused_mapping_and_its_lag_can_be_alerted_on() {
-        let report = MappingReport {
+    fn a_paused_report() -> MappingReport {
+        MappingReport {
             policy: Some(PolicyRef {
                 namespace: "swift".into(),
                 name: "photos".into(),
@@ -175,7 +174,67 @@ mod tests {
                 oldest: Some("2026-01-02T03:04:05Z".into()),
             },
             ..MappingReport::default()
-        };
+        }
+    }
+
+    /// The reference: a line for each metric, its labels in the order of the alphabet.
+    fn reference(text: &str) -> String {
+        let mut reference = String::from(
+            "# Metrics of the node agent\n\n`GET /metrics` on `--listen`. Made by a test of `node-agent/src/metrics.rs`; do not edit by hand.\n\n\
+             | metric | type | labels | what it is |\n|---|---|---|---|\n",
+        );
+        let after = |line: &str, word: &str| line.strip_prefix(word).map(str::to_owned);
+        let (mut help, mut kind) = (String::new(), String::new());
+        for line in text.lines() {
+            if let Some(rest) = after(line, "# HELP ") {
+                help = rest.split_once(' ').unwrap().1.to_owned();
+            } else if let Some(rest) = after(line, "# TYPE ") {
+                kind = rest.split_once(' ').unwrap().1.to_owned();
+            } else if !kind.is_empty() {
+                let (name, labels) = line.split_once(['{', ' ']).unwrap();
+                let labels: Vec<_> = labels
+                    .split(['{', ',', '}'])
+                    .filter_map(|label| label.split_once('='))
+                    .collect();
+                let labels: Vec<_> = labels.iter().map(|(label, _)| format!("`{label}`")).collect();
+                reference += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", "));
+                kind.clear();
+            }
+        }
+        reference
+    }
+
+    #[test]
+    fn every_metric_is_in_the_reference_with_a_name_and_labels_as_prometheus_wants_them() {
+        let text = String::from_utf8(render(true, false, &[a_paused_report()]).unwrap()).unwrap();
+        let found = reference(&text);
+        assert_eq!(
+            found,
+            include_str!("../../docs/metrics.md"),
+            "docs/metrics.md must be:\n{found}"
+        );
+        for row in found.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [name, kind, labels, help] = cells[..] else {
+                panic!("{row}")
+            };
+            let name = name.trim_matches('`');
+            assert!(name.starts_with("onespace_"), "{row}");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{row}");
+            assert!(!help.is_empty(), "{row}");
+            for label in labels.split(", ").filter(|label| !label.is_empty()) {
+                let label = label.trim_matches('`');
+                assert!(
+                    ["namespace", "name", "state", "reason"].contains(&label),
+                    "{row}: it is not bounded"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_paused_mapping_and_its_lag_can_be_alerted_on() {
+        let report = a_paused_report();
         let text = String::from_utf8(render(true, false, &[report]).unwrap()).unwrap();
         for line in [
             r#"onespace_mapping_paused{name="photos",namespace="swift",reason="NoSuchBucket"} 1"#,
