@@ -74,7 +74,8 @@ pub struct Config {
         value_name = "CIDR"
     )]
     pub deny_remote: Vec<IpNet>,
-    /// How far clocks may be apart, and how long a row counts as fresh (like 60m or 90s).
+    /// How far clocks may be apart, how long a row counts as fresh, and after which time the rows of other nodes are
+    /// verified (like 60m or 90s).
     #[arg(long, env = "ONESPACE_VERIFICATION_SLACK", default_value = "60m", value_parser = duration, value_name = "DURATION")]
     pub verification_slack: Duration,
     /// Rows that are worked on at the same time, over all mappings.
