@@ -28,6 +28,8 @@ pub struct Settings {
     pub deny_remote: Vec<&'static str>,
     /// `--held-rows`.
     pub held_rows: u64,
+    /// Makes [`Agent::limit_files`] work.
+    pub files_can_be_limited: bool,
 }
 
 impl Default for Settings {
@@ -37,6 +39,7 @@ impl Default for Settings {
             slack: "60m",
             deny_remote: Vec::new(),
             held_rows: 10_000,
+            files_can_be_limited: false,
         }
     }
 }
@@ -105,7 +108,7 @@ impl Agent {
         Ok((status, agent.said()))
     }
 
-    fn spawn(launch: &Launch<'_>, more: &[&str]) -> Result<Self> {
+    pub(crate) fn spawn(launch: &Launch<'_>, more: &[&str]) -> Result<Self> {
         let Launch {
             swift,
             node,
@@ -116,13 +119,21 @@ impl Agent {
         let node = &swift.nodes()[node];
         let (health, status) = (free_port()?, free_port()?);
         std::fs::create_dir_all(state)?;
-        let log = state.join("agent.log");
+        let log = state.with_extension("log");
         let file = File::options().create(true).append(true).open(&log)?;
         let endpoint = settings
             .internal_endpoint
             .clone()
             .unwrap_or_else(|| swift.internal_endpoint());
-        let mut command = Command::new(program("onespace-node-agent")?);
+        let agent = program("onespace-node-agent")?;
+        let mut command = if settings.files_can_be_limited {
+            // Beyond the limit a write shall fail, and not end the process.
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(agent);
+            shell
+        } else {
+            Command::new(agent)
+        };
         command
             .arg("--swift-dir")
             .arg(node.swift_dir())
@@ -337,6 +348,20 @@ impl Agent {
             Ok(agent.policy(name).await.ok().filter(|report| wanted(report)))
         })
         .await
+    }
+
+    /// From now on no file of the agent's may grow beyond so many bytes: what a full disk looks like to it. None: no
+    /// limit. Needs [`Settings::files_can_be_limited`].
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let status = Command::new("prlimit")
+            .args(["--pid", &self.pid().to_string(), &format!("--fsize={limit}:")])
+            .status()?;
+        anyhow::ensure!(status.success(), "prlimit: {status}");
+        Ok(())
     }
 
     /// Asks it to end, and returns how it did.

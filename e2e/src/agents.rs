@@ -85,6 +85,17 @@ impl<'a> Agents<'a> {
         Ok(())
     }
 
+    /// Starts the agent of a node and waits for nothing; not if it runs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_unready_on(&mut self, node: usize) -> Result<()> {
+        if self.running[node].is_none() {
+            self.running[node] = Some(self.lab.fresh_agent_on(node)?);
+        }
+        Ok(())
+    }
+
     /// Starts those that do not run.
     ///
     /// # Errors

@@ -24,8 +24,11 @@ impl Lab {
             .filter(|name| !name.starts_with(".manifests/") && !name.starts_with(".onespace/"))
             .map(str::to_owned)
             .collect();
-        for row in self.user.list(container).await? {
-            names.extend(row["name"].as_str().map(str::to_owned));
+        // A container that is gone holds nothing.
+        if self.user.head_container(container).await?.status.is_success() {
+            for row in self.user.list(container).await? {
+                names.extend(row["name"].as_str().map(str::to_owned));
+            }
         }
         let (remote, prefix) = (&remote, &prefix);
         let looks = names.into_iter().map(|name| async move {

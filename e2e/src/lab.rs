@@ -153,6 +153,14 @@ impl Lab {
         Agent::start(&self.launch(node, &self.state_on(node))).await
     }
 
+    /// Starts the agent of this node, and waits for nothing.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn fresh_agent_on(&self, node: usize) -> Result<Agent> {
+        Agent::spawn(&self.launch(node, &self.state_on(node)), &[])
+    }
+
     /// Starts the agent, and waits only until it lives: its mappings may be broken.
     ///
     /// # Errors

@@ -60,6 +60,9 @@ impl Shared {
 
     async fn lab(&self) -> Result<Lab> {
         let start = async || Swift::start((self.options)()).await.map(Arc::new);
-        Lab::on(Arc::clone(self.swift.get_or_try_init(start).await?)).await
+        let mut lab = Lab::on(Arc::clone(self.swift.get_or_try_init(start).await?)).await?;
+        // Scenarios end when everything is verified, so they wait as long as this.
+        lab.settings.slack = "2s";
+        Ok(lab)
     }
 }

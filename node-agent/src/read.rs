@@ -42,7 +42,9 @@ pub enum Want {
 }
 
 impl<S: Source, R: Remote, C: Clock> Work<S, R, C> {
-    /// Reads the object of a row. A server that is behind is asked once more through all replicas.
+    /// Reads the object of a row. What is behind it is asked for once more, the other way: through all replicas; or
+    /// without that, for Swift chooses among all replicas by the body's time alone, and so prefers a handoff that missed
+    /// a change of metadata to the replicas that have it. Whichever answer is as new as the row will do.
     pub(crate) async fn read(
         &self,
         container: &str,
@@ -51,8 +53,8 @@ impl<S: Source, R: Remote, C: Clock> Work<S, R, C> {
         newest: bool,
     ) -> Result<Subject, Stop> {
         match self.read_once(container, row, want, newest).await {
-            Err(Stop::Hold(held)) if held.reason == HoldReason::SourceBehind && !newest => {
-                self.read_once(container, row, want, true).await
+            Err(Stop::Hold(held)) if held.reason == HoldReason::SourceBehind => {
+                self.read_once(container, row, want, !newest).await
             }
             result => result,
         }

@@ -12,6 +12,8 @@ pub fn start(filter: &str, json: bool) {
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
+        // A log that cannot be written, on a full disk for one, must stop no work; its default is to panic then.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if json {

@@ -172,6 +172,14 @@ impl User {
         self.done(Method::POST, container, "", headers, "").await
     }
 
+    /// Reads a container's headers.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn head_container(&self, container: &str) -> Result<Reply> {
+        self.request(Method::HEAD, container, "", NO_HEADERS, "").await
+    }
+
     /// The JSON listing of a container. A container server commits its pending rows when asked for it.
     ///
     /// # Errors

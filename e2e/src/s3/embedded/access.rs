@@ -5,10 +5,27 @@ use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::faults::{Counters, Fault, Faults, Line};
+use super::store::Store;
 use crate::s3::REGION;
+
+/// The keys of the moment: they can be changed while requests come.
+pub(super) struct Keys(pub Store);
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let (access, secret) = &self.0.lock().keys;
+        if access == access_key {
+            Ok(secret.clone().into())
+        } else {
+            Err(s3_error!(InvalidAccessKeyId))
+        }
+    }
+}
 
 pub(super) struct Gate {
     pub counters: Counters,

@@ -61,7 +61,10 @@ impl Operations {
         };
         let mut entries: Vec<Entry> = Vec::new();
         let mut truncated = false;
-        for (key, object) in objects.range::<str, _>((start, Bound::Unbounded)) {
+        let shown = objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .filter(|(key, _)| !contents.hidden.is_some_and(|hidden| hidden(key)));
+        for (key, object) in shown {
             let Some(rest) = key.strip_prefix(ask.prefix) else {
                 break;
             };

@@ -19,12 +19,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use self::access::Gate;
+use self::access::{Gate, Keys};
 use self::faults::Counters;
 pub use self::faults::{Counts, Fault, Faults, Rule};
 use self::operations::Operations;
@@ -64,7 +63,8 @@ impl EmbeddedS3 {
         let address = listener.local_addr()?;
         let (store, counters, faults) = (Store::default(), Counters::default(), Faults::default());
         let mut service = S3ServiceBuilder::new(Operations { store: store.clone() });
-        service.set_auth(SimpleAuth::from_single(access_key, secret_key));
+        store.lock().keys = (access_key.to_owned(), secret_key.to_owned());
+        service.set_auth(Keys(store.clone()));
         service.set_access(Gate {
             counters: counters.clone(),
             faults: faults.clone(),
@@ -99,13 +99,13 @@ impl EmbeddedS3 {
         format!("http://{}", self.address)
     }
 
-    /// Access key.
+    /// Access key that it was started with.
     #[must_use]
     pub fn access_key(&self) -> &str {
         &self.access_key
     }
 
-    /// Secret key.
+    /// Secret key that it was started with.
     #[must_use]
     pub fn secret_key(&self) -> &str {
         &self.secret_key
@@ -153,6 +153,16 @@ impl EmbeddedS3 {
     /// Answers with other names of metadata than were stored, as some servers do.
     pub fn alter_metadata_names(&self, alter: fn(&str) -> String) {
         self.store.lock().altered_names = Some(alter);
+    }
+
+    /// Leaves keys out of listings, as some servers do; everything else sees them.
+    pub fn hide_from_listings(&self, hidden: fn(&str) -> bool) {
+        self.store.lock().hidden = Some(hidden);
+    }
+
+    /// From now on only these keys are known.
+    pub fn change_keys(&self, access_key: &str, secret_key: &str) {
+        self.store.lock().keys = (access_key.to_owned(), secret_key.to_owned());
     }
 
     /// Uploads that were neither completed nor aborted.

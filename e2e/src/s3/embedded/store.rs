@@ -77,6 +77,9 @@ pub(super) struct Contents {
     /// Keys that were there and that a request removed, in the order of their removal.
     pub deleted: Vec<String>,
     pub altered_names: Option<fn(&str) -> String>,
+    pub hidden: Option<fn(&str) -> bool>,
+    /// Access key and secret key.
+    pub keys: (String, String),
 }
 
 /// Everything, behind one lock: a condition and the write that it guards are one step.
