@@ -241,6 +241,7 @@ impl State {
                     )?;
                 }
                 deletes::forget_database(sql, &mapping, &database)?;
+                verified::forget(sql, &mapping, Some(&database))?;
             }
             Ok(())
         })
