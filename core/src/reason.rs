@@ -142,6 +142,20 @@ reasons! {
 }
 
 reasons! {
+    /// Why a reconciling pass does not look at a database, though one is due.
+    PassRefusal {
+        /// The container is sharded, or is being sharded: its rows are elsewhere.
+        ContainerSharded,
+        /// The replicas of the container do not say the same: one of them lacks rows.
+        PeersDiffer,
+        /// A replica of the container does not answer.
+        PeerSilent,
+        /// The name in a row cannot be read: it could be any copy's.
+        NameUnreadable,
+    }
+}
+
+reasons! {
     /// Why a mapping is refused: nothing of it runs.
     RefuseReason {
         /// The mapping could not be parsed.

@@ -138,6 +138,9 @@ pub struct MappingReport {
     /// A batch of deletes that waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_deletes: Option<HeldDeletes>,
+    /// The passes that find copies whose deletes were never seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconcile: Option<ReconcileReport>,
     /// Triggers that were acted on.
     #[serde(default)]
     pub handled: Handled,
@@ -230,6 +233,24 @@ pub struct HeldDeletes {
     /// A [`crate::reason::StallReason`].
     #[serde(default)]
     pub reason: String,
+}
+
+/// Reconciling passes over all databases of a mapping.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcileReport {
+    /// When the oldest of the last complete passes began; the first pass, which copies, counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<String>,
+    /// Databases with a pass under way.
+    pub running: u64,
+    /// Databases over which no pass goes, though one is due.
+    pub refused: u64,
+    /// Why: a [`crate::reason::PassRefusal`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Objects without a mark that the last passes met where no row is: they stay.
+    pub unmarked: u64,
 }
 
 /// Triggers by token.

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use onespace_core::plan::mends_itself;
-use onespace_core::reason::{HoldReason, Notice, PauseReason, PolicyFault, RefuseReason, StallReason};
+use onespace_core::reason::{
+    HoldReason, Notice, PassRefusal, PauseReason, PolicyFault, RefuseReason, StallReason,
+};
 
 /// Sections that say what is not promised: they need no tests.
 const NO_PROMISES: [&str; 2] = ["Not yet", "Never tested"];
@@ -121,6 +123,9 @@ fn every_reason_is_explained() {
         );
     }
     PauseReason::ALL
+        .iter()
+        .for_each(|reason| drop(row(reason.as_str())));
+    PassRefusal::ALL
         .iter()
         .for_each(|reason| drop(row(reason.as_str())));
     StallReason::ALL

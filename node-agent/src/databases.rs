@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use onespace_core::mapping::Mapping;
+use onespace_core::plan::reconcile::ContainerSays;
 use onespace_core::row::RawRow;
 pub use onespace_stores::swift::locate::{LocalReplica as Replica, Signature};
 
@@ -155,6 +157,18 @@ pub trait Databases: Send + Sync + 'static {
 
     /// How many live rows there are, without counting them.
     fn live_rows(&self, replica: &Replica) -> impl Future<Output = Result<u64, DatabaseError>> + Send;
+
+    /// What every primary replica of the container says of it, this one included; none of them is changed.
+    fn peers(&self, replica: &Replica) -> impl Future<Output = Vec<Option<ContainerSays>>> + Send;
+
+    /// Whether every primary replica of the container answered, and none lists this name.
+    fn peers_lack(&self, replica: &Replica, name: &str) -> impl Future<Output = bool> + Send;
+
+    /// The storage policies of the cluster.
+    fn policies(&self) -> Vec<u32>;
+
+    /// How long Swift keeps tombstones.
+    fn reclaim_age(&self) -> Duration;
 
     /// The name at a ROWID, if a row is there.
     fn name_at(

@@ -1,6 +1,6 @@
 //! Carrying a user's delete out at the remote, and nothing else.
 
-use onespace_core::plan::copy::Trust;
+use onespace_core::plan::copy::{Look, Trust};
 use onespace_core::plan::delete::{AfterLook, AfterSwift, First, SwiftSays, after_look, after_swift, first};
 use onespace_core::plan::{Done, Held, Stop};
 use onespace_core::reason::HoldReason;
@@ -75,15 +75,10 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
                 }
             }
         }
-        self.remove(
-            &job,
-            look.object.as_ref().map(|object| object.etag.as_str()),
-            is_large(&look),
-        )
-        .await?;
+        self.remove(&job, &look).await?;
         // The second look: whoever wrote the object again meanwhile must find it at the remote, and the delete is over
         // only then. (A body older than the tombstone is a server that is behind.)
-        let again = self.head_newest(&job).await?;
+        let again = self.head_newest(&job, Some(row.policy_index)).await?;
         if matches!(again, SwiftSays::Alive(time) if time.is_none_or(|time| time > row.time.data)) {
             let revived = Row {
                 kind: RowKind::Object,
@@ -101,7 +96,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
 
     /// Asks Swift whether the name is still deleted. `Some` = it is not, and nothing is to be done here.
     async fn confirm_deleted(&self, job: &Job<'_>) -> Result<Option<Done>, Stop> {
-        match after_swift(job.row, self.head_newest(job).await?) {
+        match after_swift(job.row, self.head_newest(job, Some(job.row.policy_index)).await?) {
             AfterSwift::Remove => Ok(None),
             AfterSwift::Superseded => Ok(Some(Done::Superseded)),
             AfterSwift::Hold(held) => Err(held.into()),
@@ -120,9 +115,14 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         }
     }
 
-    async fn head_newest(&self, job: &Job<'_>) -> Result<SwiftSays, Stop> {
+    /// Asks Swift about the name, all replicas of it; without a storage policy in the container's own.
+    pub(crate) async fn head_newest(
+        &self,
+        job: &Job<'_>,
+        policy_index: Option<u32>,
+    ) -> Result<SwiftSays, Stop> {
         let read = Read {
-            policy_index: Some(job.row.policy_index),
+            policy_index,
             newest: true,
             link_itself: true,
             ..Read::default()
@@ -144,7 +144,12 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         }
     }
 
-    async fn remove(&self, job: &Job<'_>, etag: Option<&str>, large: Large) -> Result<(), Stop> {
+    /// Removes what was looked at, and its manifest.
+    pub(crate) async fn remove(&self, job: &Job<'_>, look: &Look) -> Result<(), Stop> {
+        let (etag, large) = (
+            look.object.as_ref().map(|object| object.etag.as_str()),
+            is_large(look),
+        );
         if let Some(etag) = etag {
             let condition = self.capabilities.delete_if_match.then_some(etag);
             match self.remote.delete(&job.key, condition).await {
@@ -161,12 +166,17 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         Ok(())
     }
 
-    async fn end_delete(&self, job: &Job<'_>) -> Result<(), Stop> {
+    pub(crate) async fn end_delete(&self, job: &Job<'_>) -> Result<(), Stop> {
         self.state
             .end_delete(&self.mapping.id, job.container, &job.row.name, &job.key)
             .await
             .map_err(|error| from_state(&error))
     }
+}
+
+/// Whether Swift has the object, in whatever state.
+pub(crate) fn is_alive(says: &SwiftSays) -> bool {
+    matches!(says, SwiftSays::Alive(_))
 }
 
 /// What became of a delete.
@@ -193,7 +203,7 @@ enum Large {
     Unknown,
 }
 
-fn is_large(look: &onespace_core::plan::copy::Look) -> Large {
+fn is_large(look: &Look) -> Large {
     match &look.object {
         None => Large::Unknown,
         Some(object) if object.headers.metadata.contains_key("x-static-large-object") => Large::Yes,

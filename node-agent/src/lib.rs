@@ -8,6 +8,7 @@ pub mod databases;
 mod delete;
 mod disks;
 pub mod files;
+mod forgotten;
 pub mod http;
 pub mod lanes;
 mod large;

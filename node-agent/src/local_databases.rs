@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use onespace_core::mapping::Mapping;
-use onespace_stores::swift::client::SwiftSource;
+use onespace_core::plan::reconcile::ContainerSays;
+use onespace_stores::swift::client::{Peer, SwiftSource};
 use onespace_stores::swift::container_db::{self, ContainerDb, DbError};
 use onespace_stores::swift::locate::{self, Node, Owner, SHARDS};
 
@@ -120,6 +121,22 @@ impl LocalDatabases {
         let work = move || read(&ContainerDb::new(path));
         let done = self.disks.run(&replica.device, READ, work).await;
         done.map_err(|stuck| stuck_at(replica, &stuck))?.map_err(from_db)
+    }
+
+    /// Every primary replica of a container, this one included. None: rings cannot be read.
+    fn peers_of(&self, replica: &Replica) -> Vec<Peer> {
+        let (account, container) = replica.served_as();
+        let Ok(node) = self.node() else {
+            return Vec::new();
+        };
+        let peer = |(server, device)| Peer {
+            server,
+            device,
+            partition: replica.partition,
+            account: account.to_owned(),
+            container: container.to_owned(),
+        };
+        node.primaries(replica.partition).into_iter().map(peer).collect()
     }
 
     /// Object servers leave their updates in the pending file: whoever asks the container server makes it commit
@@ -307,6 +324,26 @@ impl Databases for LocalDatabases {
 
     async fn live_rows(&self, replica: &Replica) -> Result<u64, DatabaseError> {
         self.read(replica, ContainerDb::live_rows).await
+    }
+
+    async fn peers(&self, replica: &Replica) -> Vec<Option<ContainerSays>> {
+        let peers = self.peers_of(replica);
+        futures::future::join_all(peers.iter().map(|peer| self.source.container(peer))).await
+    }
+
+    async fn peers_lack(&self, replica: &Replica, name: &str) -> bool {
+        let peers = self.peers_of(replica);
+        let answers = futures::future::join_all(peers.iter().map(|peer| self.source.lists(peer, name))).await;
+        !answers.is_empty() && answers.iter().all(|answer| *answer == Some(false))
+    }
+
+    fn policies(&self) -> Vec<u32> {
+        self.source.policies()
+    }
+
+    fn reclaim_age(&self) -> Duration {
+        // Rings that cannot be read stop everything else, too.
+        self.node().map_or(Duration::MAX, |node| node.reclaim_age())
     }
 
     async fn name_at(&self, replica: &Replica, rowid: i64) -> Result<Option<String>, DatabaseError> {

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use onespace_core::budget::{BudgetMax, DeleteBudget};
 use onespace_core::mapping::{Mapping, MappingState, Triggers};
-use onespace_core::report::RunState;
+use onespace_core::report::{MappingReport, RunState};
+use onespace_node_agent::clock::Clock as _;
 use onespace_node_agent::mapping_task::{Command, Handle};
 use onespace_node_agent::state::State;
 use onespace_node_agent::work::Limits;
-use world::{CONTAINER, World, mapping, pass, settle};
+use world::{CONTAINER, World, mapping, pass, path, settle};
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -279,4 +280,300 @@ async fn when_no_more_deletes_may_wait_deletes_stand_still_and_nothing_else_does
     release(&handle, &report.held_deletes.unwrap().id).await;
     settle(&handle).await;
     assert_eq!(world.things().remote.len(), 3);
+}
+
+/// How long Swift keeps tombstones here. Short, for an agent at work looks around twice a second of the world's time.
+const RECLAIM_AGE: Duration = Duration::from_secs(1200);
+
+/// Clocks that are less apart than tombstones live.
+fn close_clocks() -> Limits {
+    Limits {
+        slack: seconds(60),
+        ..Limits::default()
+    }
+}
+
+async fn copied_before(world: &World, count: usize) -> Handle {
+    world.things().reclaim_age = Some(RECLAIM_AGE);
+    for number in 0..count {
+        world.put(CONTAINER, &number.to_string(), "x");
+    }
+    let handle = world.start_with(mapping(), close_clocks());
+    settle(&handle).await;
+    assert_eq!(world.things().remote.len(), count);
+    handle
+}
+
+/// A copied world whose agent is away for longer than tombstones live; in between, objects `gone` were deleted and
+/// forgotten.
+async fn away_for_too_long(count: usize, gone: std::ops::Range<usize>) -> World {
+    let world = World::new();
+    pass(seconds(60)).await;
+    let handle = copied_before(&world, count).await;
+    // One pass must have seen them: the first one began before they were put.
+    pass(RECLAIM_AGE + seconds(300)).await;
+    settle(&handle).await;
+    world.stop(handle).await;
+    delete(&world, gone.clone());
+    pass(RECLAIM_AGE * 5).await;
+    for number in gone {
+        world.forget(CONTAINER, &number.to_string());
+    }
+    world
+}
+
+/// Starts the agent again, and gives it time for a pass and for what may wait to be tried again.
+async fn back(world: &World, mapping: Mapping) -> (Handle, MappingReport) {
+    let handle = world.start_with(mapping, close_clocks());
+    let report = settle(&handle).await;
+    (handle, report)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_swift_forgot_while_the_agent_was_away_is_carried_out() {
+    let world = away_for_too_long(8, 3..5).await;
+    let (_handle, report) = back(&world, mapping()).await;
+    let keys: Vec<_> = world.things().remote.keys().cloned().collect();
+    assert_eq!(keys, ["0", "1", "2", "5", "6", "7"]);
+    assert_eq!((report.totals.deletes, report.held.rows), (2, 0));
+    assert_eq!(report.reconcile.unwrap().refused, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_was_forgotten_before_its_time_is_found_once_in_a_reclaim_age() {
+    let world = World::new();
+    pass(seconds(60)).await;
+    let handle = copied_before(&world, 5).await;
+    pass(RECLAIM_AGE + seconds(300)).await;
+    // An old-dated tombstone: gone before anyone could read it.
+    world.things().objects.remove(&(CONTAINER.into(), "3".into()));
+    world
+        .things()
+        .databases
+        .get_mut(&path(CONTAINER))
+        .unwrap()
+        .rows
+        .retain(|_, row| row.name != "3");
+    settle(&handle).await;
+    assert!(world.at_remote("3").is_some(), "nobody can know yet");
+    pass(RECLAIM_AGE + seconds(10)).await;
+    settle(&handle).await;
+    assert_eq!(world.at_remote("3"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_pass_over_a_database_deletes_nothing_that_swift_forgot() {
+    let mut world = away_for_too_long(8, 3..5).await;
+    world.state = State::in_memory().unwrap();
+    let (_handle, report) = back(&world, mapping()).await;
+    assert_eq!((world.things().remote.len(), report.totals.deletes), (8, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_does_not_propagate_deletes_reconciles_nothing() {
+    let world = away_for_too_long(8, 3..5).await;
+    let keep = Mapping {
+        propagate_delete: false,
+        ..mapping()
+    };
+    back(&world, keep).await;
+    assert_eq!(world.things().remote.len(), 8);
+}
+
+/// Nothing is deleted while `trouble` lasts, for the reason that is given; afterwards all of it is.
+async fn refused_while(
+    trouble: impl Fn(&mut world::Things),
+    mend: impl Fn(&mut world::Things),
+    reason: Option<&str>,
+) {
+    let world = away_for_too_long(8, 3..5).await;
+    trouble(&mut world.things());
+    let handle = world.start_with(mapping(), close_clocks());
+    pass(seconds(600)).await;
+    assert_eq!(world.things().remote.len(), 8);
+    let report = handle.reports.borrow().clone();
+    assert_eq!(report.reconcile.unwrap().reason.as_deref(), reason);
+    mend(&mut world.things());
+    pass(seconds(1200)).await;
+    assert_eq!(world.things().remote.len(), 6, "and when it is over they go");
+    assert_eq!(handle.reports.borrow().held.rows, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_being_sharded_is_not_reconciled() {
+    for state in ["sharding", "sharded"] {
+        refused_while(
+            |things| things.sharding = Some(state),
+            |things| things.sharding = None,
+            Some("ContainerSharded"),
+        )
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_lacks_rows_which_a_peer_has_is_not_reconciled() {
+    refused_while(
+        |things| things.peer_has_more = 1,
+        |things| things.peer_has_more = 0,
+        Some("PeersDiffer"),
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_whose_peer_is_silent_is_not_reconciled() {
+    refused_while(
+        |things| things.peer_is_silent = true,
+        |things| things.peer_is_silent = false,
+        Some("PeerSilent"),
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_whose_name_a_peer_lists_stays() {
+    let both = ["3".to_owned(), "4".to_owned()];
+    refused_while(
+        |things| things.peer_lists.extend(both.clone()),
+        |things| things.peer_lists.clear(),
+        None,
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_stays_until_every_primary_object_server_says_that_the_object_is_gone() {
+    let both = ["3".to_owned(), "4".to_owned()];
+    refused_while(
+        |things| things.primaries_unknown.extend(both.clone()),
+        |things| things.primaries_unknown.clear(),
+        None,
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_an_object_server_still_has_keeps_its_copy_though_no_row_speaks_of_it() {
+    let world = away_for_too_long(8, 3..5).await;
+    world.store(CONTAINER, "3", "x");
+    let (_handle, report) = back(&world, mapping()).await;
+    assert!(world.at_remote("3").is_some());
+    assert_eq!(world.at_remote("4"), None);
+    assert_eq!(report.totals.deletes, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_from_before_the_container_was_created_again_stay() {
+    let world = away_for_too_long(8, 3..5).await;
+    let now = world.clock.now();
+    world
+        .things()
+        .databases
+        .get_mut(&path(CONTAINER))
+        .unwrap()
+        .created = now;
+    let (_handle, report) = back(&world, mapping()).await;
+    assert_eq!((world.things().remote.len(), report.totals.deletes), (8, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_mark_or_another_sources_or_archives_is_reported_and_stays() {
+    let world = away_for_too_long(8, 3..5).await;
+    world.put_at_remote("stranger's", "1");
+    {
+        let mut things = world.things();
+        let mut foreign = things.remote["3"].clone();
+        let metadata = &mut foreign.object.headers.metadata;
+        metadata.insert("onespace-source".into(), "0".repeat(64));
+        things.remote.insert("3".into(), foreign);
+        let archived = things.remote.get_mut("4").unwrap();
+        let metadata = &mut archived.object.headers.metadata;
+        metadata.insert("onespace-mode".into(), "Archive".into());
+    }
+    let (_handle, report) = back(&world, mapping()).await;
+    assert_eq!((world.things().remote.len(), report.totals.deletes), (9, 0));
+    assert_eq!(report.reconcile.unwrap().unmarked, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_of_the_same_source_under_another_mapping_is_ours() {
+    let world = away_for_too_long(8, 3..4).await;
+    {
+        let mut things = world.things();
+        let copy = things.remote.get_mut("3").unwrap();
+        let metadata = &mut copy.object.headers.metadata;
+        metadata.insert("onespace-mapping".into(), "f".repeat(32));
+    }
+    back(&world, mapping()).await;
+    assert_eq!(world.at_remote("3"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mass_delete_waits_for_a_person_also_over_a_restart() {
+    let world = away_for_too_long(40, 0..20).await;
+    let (handle, report) = back(&world, mapping()).await;
+    assert_eq!((world.things().remote.len(), report.totals.deletes), (40, 0));
+    let batch = report.held_deletes.unwrap();
+    assert_eq!((batch.rows, batch.reason.as_str()), (20, "MassDelete"));
+    assert_eq!(report.reason.as_deref(), Some("MassDelete"));
+    // One of them lives again.
+    world.put(CONTAINER, "7", "again");
+    settle(&handle).await;
+    world.stop(handle).await;
+    let (handle, report) = back(&world, mapping()).await;
+    assert_eq!(report.held_deletes.as_ref().map(|batch| batch.rows), Some(19));
+    release(&handle, &batch.id).await;
+    let report = settle(&handle).await;
+    assert_eq!((world.things().remote.len(), report.totals.deletes), (21, 19));
+    assert_eq!(world.at_remote("7").as_deref(), Some("again"));
+    assert_eq!(report.held_deletes, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn forgotten_deletes_count_against_the_budget() {
+    let world = away_for_too_long(8, 3..6).await;
+    let (handle, report) = back(&world, with_budget("1")).await;
+    let batch = report.held_deletes.unwrap();
+    assert_eq!((batch.rows, batch.reason.as_str()), (2, "DeletesHeld"));
+    assert_eq!(world.things().remote.len(), 7);
+    release(&handle, &batch.id).await;
+    settle(&handle).await;
+    assert_eq!(world.things().remote.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_of_many_pages_goes_on_after_a_restart() {
+    let world = away_for_too_long(60, 20..22).await;
+    let limits = Limits {
+        chunk: 5,
+        ..close_clocks()
+    };
+    let handle = world.start_with(mapping(), limits);
+    let listings = || {
+        let things = world.things();
+        let listings = things
+            .requests
+            .iter()
+            .filter(|request| request.starts_with("LIST"));
+        listings.count()
+    };
+    let before = listings();
+    while listings() < before + 4 {
+        pass(Duration::from_millis(1)).await;
+        assert_eq!(
+            world.things().remote.len(),
+            60,
+            "the pass is under way before anything goes"
+        );
+    }
+    world.stop(handle).await;
+    assert_eq!(
+        world.things().remote.len(),
+        60,
+        "nothing goes before the pass is over"
+    );
+    let handle = world.start_with(mapping(), limits);
+    settle(&handle).await;
+    assert_eq!(world.things().remote.len(), 58);
 }

@@ -5,6 +5,7 @@
 
 pub mod copy;
 pub mod delete;
+pub mod reconcile;
 pub mod verify;
 pub mod window;
 

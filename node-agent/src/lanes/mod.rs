@@ -6,7 +6,8 @@
 //! - **deletes**: tombstones, in ROWID order, past live rows that are not due;
 //! - **retry**: held rows whose time has come;
 //! - **verify**: rows of the others, a slack after this agent read past them;
-//! - **look**: names whose copy may change while their row does not, every slack.
+//! - **look**: names whose copy may change while their row does not, every slack;
+//! - **reconcile**: copies that no row speaks of, once in a while.
 //!
 //! A turn reads one chunk, works on its rows side by side, moves a watermark and ends: so every database comes to
 //! its turn, and a turn that is cut off costs only work that is safe to repeat.
@@ -16,6 +17,7 @@ mod by_rowid;
 mod first_pass;
 mod listing;
 mod look;
+mod reconcile;
 mod retry;
 mod turn;
 mod verify;
@@ -25,14 +27,14 @@ use std::sync::Arc;
 
 use onespace_core::naming;
 use onespace_core::plan::{Held, Pause};
-use onespace_core::reason::HoldReason;
+use onespace_core::reason::{HoldReason, PassRefusal};
 use onespace_core::report::Totals;
 use onespace_core::row::{Row, RowKind};
 use onespace_core::timestamp::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::databases::{DatabaseError, ReadRow, Replica};
-use crate::state::{Ahead, DatabaseKey, Progress, StateError};
+use crate::state::{Ahead, DatabaseKey, Progress, Reconciling, StateError};
 use crate::work::Work;
 
 pub use listing::Listing;
@@ -52,6 +54,8 @@ pub enum Lane {
     Verify,
     /// Names whose copy may change while their row does not.
     Look,
+    /// Copies whose tombstones Swift has forgotten.
+    Reconcile,
 }
 
 /// A database in the hands of one lane.
@@ -99,6 +103,10 @@ pub struct Ended {
     pub progress: Progress,
     /// What is to be done later.
     pub ahead: Ahead,
+    /// How far the reconciling pass is.
+    pub reconciling: Option<Reconciling>,
+    /// Why the reconciling pass did not look at the database.
+    pub refused: Option<PassRefusal>,
 }
 
 /// A row that is not due yet.

@@ -9,7 +9,7 @@ use super::turn::{Item, Task};
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
-use crate::state::Held;
+use crate::state::{FORGOTTEN, Held};
 
 impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     /// Tries these held rows of the database again. A row that was replaced since has a later row of its own, which
@@ -21,6 +21,16 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let allowance = self.allowance().await?;
         let mut items = Vec::with_capacity(held.len());
         for Held { key, row, .. } in held {
+            if row == FORGOTTEN {
+                let claim = self.work.claims.claim(&self.replica.container, &key.name);
+                items.push(Item {
+                    position: row,
+                    rowid: row,
+                    name: key.name.clone(),
+                    task: Task::DeleteForgotten(key.name, claim),
+                });
+                continue;
+            }
             let _reading = self.work.claims.reading(&self.replica.container).await;
             let rows = self.databases.rows_of(&self.replica, &key.name).await?;
             let task = rows

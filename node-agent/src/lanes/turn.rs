@@ -43,6 +43,8 @@ pub(crate) enum Task {
     Copy(Row, Trust, Claim),
     /// Carry the delete out.
     Delete(Row, Claim),
+    /// Carry out a delete whose tombstone Swift has forgotten.
+    DeleteForgotten(String, Claim),
 }
 
 /// What became of a chunk.
@@ -220,6 +222,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     Err(stop) => Err(stop),
                 }
             }
+            Task::DeleteForgotten(name, claim) => {
+                let Some(_pass) = started(&claim).await else {
+                    return End::NotStarted;
+                };
+                match Box::pin(self.delete_forgotten(&name, allowance)).await {
+                    Ok(None) => return End::Moot,
+                    Ok(Some(Deleted::Done(done))) => Ok(done),
+                    Ok(Some(Deleted::OverBudget)) => return self.hold_delete(rowid, &name).await,
+                    Err(stop) => Err(stop),
+                }
+            }
         };
         match result {
             Ok(done) => End::Done(done),
@@ -366,6 +379,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             at_head: false,
             waits: None,
             ahead,
+            reconciling: None,
+            refused: None,
         }
     }
 

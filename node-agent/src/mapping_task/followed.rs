@@ -1,22 +1,28 @@
 //! One database as its mapping's task keeps it in memory between turns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use onespace_core::plan::reconcile::is_due;
+use onespace_core::reason::PassRefusal;
 use onespace_core::report::Pending;
 use onespace_core::timestamp::Timestamp;
 
 use crate::databases::{Replica, Signature};
 use crate::lanes::{Lane, Listing, NotDue};
-use crate::state::{DatabaseKey, Progress};
+use crate::state::{DatabaseKey, Progress, Reconciling};
 
 use super::verification::Verification;
 
 /// Two changes within one tick of the file system's clock look like one: a file that changed this lately is read
 /// again, whatever its signature says.
-const UNSETTLED: std::time::Duration = std::time::Duration::from_secs(2);
+const UNSETTLED: Duration = Duration::from_secs(2);
 
 /// How long a lane that got nowhere rests.
-const REST: std::time::Duration = std::time::Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(1);
+
+/// How long a reconciling pass waits that may not happen now.
+const REFUSED_REST: Duration = Duration::from_secs(60);
 
 /// How often a row may make the mapping pause while others succeed.
 const PAUSES: u32 = 2;
@@ -40,6 +46,12 @@ pub(crate) struct Followed {
     pub last_turn: u64,
     /// It is another database now, or gone, or another's: it is let go of when its turns have ended.
     pub leaving: bool,
+    /// What is known of its reconciling passes.
+    pub reconciling: Reconciling,
+    /// Why a pass that is due does not happen.
+    pub refused: Option<PassRefusal>,
+    /// How long Swift keeps tombstones; `None` = the policy wants no reconciling passes.
+    pub reclaim_age: Option<Duration>,
     /// A count that failed is not tried again before this time.
     count_rests: Option<Timestamp>,
     /// Lanes that got nowhere are not tried again before this time.
@@ -91,6 +103,9 @@ impl Followed {
             recount: true,
             last_turn: 0,
             leaving: false,
+            reconciling: Reconciling::default(),
+            refused: None,
+            reclaim_age: None,
             count_rests: None,
             rests: BTreeMap::new(),
             blamed: BTreeMap::new(),
@@ -103,7 +118,7 @@ impl Followed {
 
     /// Notes what a look at the file showed.
     pub fn saw(&mut self, signature: Signature, now: Timestamp) {
-        let modified = Timestamp::default().plus(std::time::Duration::from_nanos(
+        let modified = Timestamp::default().plus(Duration::from_nanos(
             u64::try_from(signature.database.1).unwrap_or(0),
         ));
         let unsettled = now.duration_since(modified) < UNSETTLED;
@@ -135,7 +150,7 @@ impl Followed {
         match lane {
             Lane::Follow => self.follow_read = Some(changes),
             Lane::Deletes => self.deletes_read = Some(changes),
-            Lane::FirstPass | Lane::Retry | Lane::Verify | Lane::Look => {}
+            Lane::FirstPass | Lane::Retry | Lane::Verify | Lane::Look | Lane::Reconcile => {}
         }
     }
 
@@ -152,6 +167,28 @@ impl Followed {
     /// The same, for so long.
     pub fn rest_for(&mut self, lane: Lane, now: Timestamp, time: std::time::Duration) {
         self.rests.insert(lane, now.plus(time));
+    }
+
+    /// A pass that may not happen now is not tried again for a while.
+    pub fn refuse_pass(&mut self, refusal: PassRefusal, now: Timestamp) {
+        self.refused = Some(refusal);
+        self.rests.insert(Lane::Reconcile, now.plus(REFUSED_REST));
+    }
+
+    /// Whether tombstones were read up to what is known of the file, after a complete first pass.
+    pub fn is_at_head(&self) -> bool {
+        self.progress.first_pass_done && !self.leaving && self.deletes_read == Some(self.changes)
+    }
+
+    /// Whether a reconciling pass is due.
+    fn pass_is_due(&self, now: Timestamp) -> bool {
+        let known = &self.reconciling;
+        match (self.reclaim_age, known.completed) {
+            (Some(age), Some(completed)) => {
+                self.is_at_head() && is_due(completed, known.gap, known.pass.is_some(), age, now)
+            }
+            _ => false,
+        }
     }
 
     /// Notes which rows made a turn pause.
@@ -194,6 +231,7 @@ impl Followed {
             Lane::Retry => true,
             Lane::Verify => self.verification.is_due(now),
             Lane::Look => self.verification.is_look_due(now),
+            Lane::Reconcile => self.pass_is_due(now),
         }
     }
 
@@ -209,8 +247,16 @@ impl Followed {
                 Lane::Deletes,
                 Lane::Verify,
                 Lane::Look,
+                Lane::Reconcile,
             ]
             .into_iter()
-            .all(|lane| !self.has_work(lane, now) || (lane == Lane::Deletes && deletes_stand_still))
+            .all(|lane| {
+                let cannot = match lane {
+                    Lane::Deletes => deletes_stand_still,
+                    Lane::Reconcile => deletes_stand_still || self.refused.is_some(),
+                    _ => false,
+                };
+                cannot || !self.has_work(lane, now)
+            })
     }
 }

@@ -234,6 +234,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     if self.held_changed || self.turns.values().any(|running| *running > 0) {
                         self.refresh_held().await;
                     }
+                    self.note_heads().await;
                     if self.has_nothing_to_do() {
                         self.trial = None;
                     }

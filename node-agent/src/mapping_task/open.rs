@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use onespace_core::mapping::Mode;
 use onespace_core::plan::due_at;
-use onespace_core::reason::RefuseReason;
+use onespace_core::reason::{PassRefusal, RefuseReason};
 use onespace_core::row::Row;
 use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
@@ -16,7 +17,7 @@ use super::verification::Verification;
 use super::{About, Event, MappingTask};
 use crate::clock::Clock;
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica};
-use crate::state::{Ahead, Assignment, DatabaseKey, Opened, Progress, StateError};
+use crate::state::{Ahead, Assignment, DatabaseKey, Opened, Progress, Reconciling, StateError};
 use crate::stop::from_state;
 use crate::work::Work;
 
@@ -186,6 +187,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 key,
                 progress,
                 verification,
+                reconciling,
             }) => {
                 // A database that starts over has no held rows.
                 self.held_changed = true;
@@ -193,6 +195,15 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 if self.located.as_ref().is_some_and(is_ours) {
                     let mut followed = Followed::new(replica.clone(), key, progress, self.work.now());
                     followed.verification = verification;
+                    let mapping = &self.work.mapping;
+                    let reconciles = mapping.mode == Mode::Sync && mapping.propagate_delete;
+                    if replica.shard.is_some() {
+                        // Rows of a shard move: what it lacks another shard may have.
+                        followed.refused = reconciles.then_some(PassRefusal::ContainerSharded);
+                    } else {
+                        followed.reclaim_age = reconciles.then(|| self.databases.reclaim_age());
+                    }
+                    followed.reconciling = reconciling;
                     self.followed.insert(replica.path, followed);
                     self.spawn_look();
                 }
@@ -215,6 +226,7 @@ pub(super) struct OpenedDatabase {
     key: DatabaseKey,
     progress: Progress,
     verification: Verification,
+    reconciling: Reconciling,
 }
 
 /// Why a database is not followed yet; it is tried again when databases are located anew.
@@ -284,6 +296,7 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
             look: state.next_look(&key).await?,
         };
         Ok(OpenedDatabase {
+            reconciling: state.reconciling(&key, now).await?,
             key,
             progress,
             verification: Verification::new(ahead, self.work.limits.slack),

@@ -3,10 +3,11 @@
 use onespace_core::mapping::MappingState;
 use onespace_core::reason::Notice;
 use onespace_core::report::{
-    Databases as Counts, Handled, HeldDeletes, MappingReport, Pending, RemoteReport, RunState, Verify,
-    rfc3339,
+    Databases as Counts, Handled, HeldDeletes, MappingReport, Pending, ReconcileReport, RemoteReport,
+    RunState, Verify, rfc3339,
 };
 use onespace_core::row::Row;
+use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
@@ -116,6 +117,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             },
             held: self.held.clone(),
             held_deletes: self.held_deletes.clone(),
+            reconcile: self.reconcile_report(),
             handled: Handled {
                 retry: self.handled_retry.clone(),
                 release_deletes: self.handled_release.clone(),
@@ -185,6 +187,25 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
             }
         }
+    }
+
+    /// `None`: no pass was ever due, or wanted.
+    fn reconcile_report(&self) -> Option<ReconcileReport> {
+        let mut report = ReconcileReport::default();
+        let mut oldest = None;
+        for db in self.followed.values() {
+            let known = &db.reconciling;
+            report.running += u64::from(known.pass.is_some());
+            report.refused += u64::from(db.refused.is_some());
+            report.unmarked += known.unmarked;
+            report.reason = report.reason.or(db.refused.map(|refusal| refusal.to_string()));
+            oldest = match (oldest, known.completed.filter(|_| db.reclaim_age.is_some())) {
+                (Some(a), Some(b)) => Some(std::cmp::min::<Timestamp>(a, b)),
+                (a, b) => a.or(b),
+            };
+        }
+        report.completed = oldest.map(rfc3339);
+        (report != ReconcileReport::default()).then_some(report)
     }
 
     fn waiting_message(&self, batch: &HeldDeletes) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use onespace_core::plan::Stop;
 use onespace_core::report::Totals;
@@ -21,6 +22,8 @@ const TURNS: usize = 8;
 
 /// Rows of others that find no place among those that wait are looked at again after this long.
 const FULL: std::time::Duration = std::time::Duration::from_secs(60);
+/// How often it is noted at most that a database was read up to the head.
+const NOTE: Duration = Duration::from_secs(1);
 
 /// Held rows that one turn tries again.
 const RETRIES: u32 = 100;
@@ -59,10 +62,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Lane::FirstPass,
                 Lane::Verify,
                 Lane::Look,
+                Lane::Reconcile,
             ] {
                 let running = self.turns.get(&lane).copied().unwrap_or(0);
                 let stopped = match lane {
-                    Lane::Deletes => self.deletes_full,
+                    Lane::Deletes | Lane::Reconcile => self.deletes_full,
                     Lane::Verify | Lane::Look => false,
                     _ => self.held_set_full,
                 };
@@ -151,7 +155,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             suspects: db.suspects(lane),
             halt: self.cancel.clone(),
         };
-        let (path, changes) = (path.clone(), db.changes());
+        let (path, changes, reconciling) = (path.clone(), db.changes(), db.reconciling.clone());
         let (listing, (nth, passes)) = match lane {
             Lane::FirstPass => (std::mem::take(&mut db.listing), (0, 0)),
             Lane::Verify => (
@@ -170,6 +174,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Lane::Verify => turn.verify(nth, listing).await,
                 Lane::Look => turn.look_again().await.map(|ended| (ended, Listing::default())),
                 Lane::Retry => turn.retry(held).await.map(|ended| (ended, Listing::default())),
+                Lane::Reconcile => turn
+                    .reconcile(reconciling)
+                    .await
+                    .map(|ended| (ended, Listing::default())),
                 Lane::Follow | Lane::Deletes => {
                     turn.by_rowid(lane).await.map(|ended| (ended, Listing::default()))
                 }
@@ -214,6 +222,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             held_changed,
             progress,
             ahead,
+            reconciling,
+            refused,
         } = ended;
         self.unreadable.remove(path);
         self.totals += totals;
@@ -236,6 +246,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Lane::Deletes => progress.deletes > db.progress.deletes,
                 Lane::FirstPass => progress.after_name > db.progress.after_name,
                 Lane::Retry | Lane::Verify | Lane::Look => false,
+                Lane::Reconcile => reconciling.is_some(),
             };
             db.blame(lane, &failed, totals != Totals::default());
             if !got_on && !at_head {
@@ -259,6 +270,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
                 Lane::Verify => db.verification.listing = listing,
                 Lane::Retry | Lane::Look => {}
+                Lane::Reconcile => match (reconciling, refused) {
+                    (Some(reconciling), _) => {
+                        db.reconciling = reconciling;
+                        db.refused = None;
+                    }
+                    (None, Some(refusal)) => db.refuse_pass(refusal, now),
+                    (None, None) => {}
+                },
             }
             if at_head {
                 db.read_to_head(lane, changes);
@@ -266,6 +285,31 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         if let Some(pause) = pause {
             self.pause_for(Stop::Pause(pause));
+        }
+    }
+
+    /// Notes durably, now and then, that tombstones were read up to the head: an agent that was away for longer than
+    /// Swift keeps them has to reconcile.
+    pub(super) async fn note_heads(&mut self) {
+        let now = self.work.now();
+        for db in self.followed.values_mut() {
+            let Some(age) = db.reclaim_age.filter(|_| db.is_at_head()) else {
+                continue;
+            };
+            let since = db.reconciling.head_at.map(|head| now.duration_since(head));
+            if since.is_some_and(|since| since < (age / 10).max(NOTE)) {
+                continue;
+            }
+            let gap = since.is_some_and(|since| since > age);
+            let opened = db.reconciling.opened;
+            match self.work.state.reached_head(&db.key, opened, now, gap).await {
+                Ok(()) => {
+                    db.reconciling.head_at = Some(now);
+                    db.reconciling.gap |= gap;
+                    db.reconciling.completed.get_or_insert(opened);
+                }
+                Err(error) => return self.pause_for(from_state(&error)),
+            }
         }
     }
 

@@ -32,6 +32,13 @@ CREATE TABLE waiting_delete (
 CREATE INDEX waiting_delete_batch ON waiting_delete (mapping, batch);
 ";
 
+/// The reason of a batch whose pass is not at its end: it is not shown, and not released.
+pub(super) const UNDECIDED: &str = "";
+
+/// How a batch was released: by a person, or because its pass found few enough. The latter counts against the budget.
+const BY_A_PERSON: i64 = 1;
+pub(super) const BY_ITSELF: i64 = 2;
+
 /// A window of time in which deletes of one database are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -58,6 +65,9 @@ pub enum Begun {
     /// The budget is used up; nothing was recorded.
     OverBudget,
 }
+
+/// The row of a delete whose tombstone Swift has forgotten.
+pub const FORGOTTEN: i64 = 0;
 
 /// A delete that waits in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,7 +260,7 @@ impl State {
             let batch = sql
                 .prepare_cached(
                     "SELECT id, reason, (SELECT count(*) FROM waiting_delete AS w WHERE w.mapping = b.mapping AND w.batch = b.id)
-                     FROM batch AS b WHERE mapping = ? AND released = 0 ORDER BY since, id",
+                     FROM batch AS b WHERE mapping = ? AND released = 0 AND reason <> '' ORDER BY since, id",
                 )?
                 .query_map([&mapping], |row| {
                     Ok(HeldDeletes {
@@ -282,8 +292,8 @@ impl State {
         self.run(move |sql| {
             for batch in batches {
                 sql.execute(
-                    "UPDATE batch SET released = 1 WHERE mapping = ? AND id = ?",
-                    params![mapping, batch],
+                    "UPDATE batch SET released = ? WHERE mapping = ? AND id = ? AND reason <> ''",
+                    params![BY_A_PERSON, mapping, batch],
                 )?;
             }
             if trigger.is_some() {
@@ -306,7 +316,7 @@ impl State {
         self.run(move |sql| {
             sql.prepare_cached(
                 "SELECT DISTINCT w.db FROM batch AS b JOIN waiting_delete AS w ON w.mapping = b.mapping AND w.batch = b.id
-                 WHERE b.mapping = ? AND b.released = 1 AND w.handed_over = 0",
+                 WHERE b.mapping = ? AND b.released > 0 AND w.handed_over = 0",
             )?
             .query_map([&mapping], |row| row.get(0))?
             .collect()
@@ -323,7 +333,7 @@ impl State {
         self.run(move |sql| {
             sql.prepare_cached(
                 "SELECT w.name, w.row FROM waiting_delete AS w JOIN batch AS b ON b.mapping = w.mapping AND b.id = w.batch
-                 WHERE w.mapping = ? AND w.db = ? AND w.handed_over = 0 AND b.released = 1 ORDER BY w.name LIMIT ?",
+                 WHERE w.mapping = ? AND w.db = ? AND w.handed_over = 0 AND b.released > 0 ORDER BY w.name LIMIT ?",
             )?
             .query_map(params![key.mapping.0, key.database, limit], |row| {
                 Ok(Held {
@@ -359,15 +369,15 @@ fn is_deleting(
 fn is_released(sql: &Connection, mapping: &str, database: &str, name: &str) -> Result<bool, rusqlite::Error> {
     sql.query_row(
         "SELECT 1 FROM waiting_delete AS w JOIN batch AS b ON b.mapping = w.mapping AND b.id = w.batch
-         WHERE w.mapping = ? AND w.db = ? AND w.name = ? AND b.released = 1",
-        params![mapping, database, name],
+         WHERE w.mapping = ? AND w.db = ? AND w.name = ? AND b.released = ?",
+        params![mapping, database, name, BY_A_PERSON],
         |_| Ok(()),
     )
     .optional()
     .map(|found| found.is_some())
 }
 
-fn count(sql: &Connection, mapping: &str) -> Result<u64, rusqlite::Error> {
+pub(super) fn count(sql: &Connection, mapping: &str) -> Result<u64, rusqlite::Error> {
     sql.query_row(
         "SELECT count(*) FROM waiting_delete WHERE mapping = ?",
         [mapping],
@@ -423,6 +433,27 @@ fn insert(
     .map(|_| ())
 }
 
+/// A candidate of a pass; a name that waits already keeps its place.
+pub(super) fn insert_if_absent(
+    sql: &Connection,
+    key: &DatabaseKey,
+    name: &str,
+    batch: &str,
+) -> Result<(), rusqlite::Error> {
+    sql.prepare_cached(
+        "INSERT OR IGNORE INTO waiting_delete (mapping, db, container, name, row, batch) VALUES (?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        key.mapping.0,
+        key.database,
+        key.container,
+        name,
+        FORGOTTEN,
+        batch
+    ])
+    .map(|_| ())
+}
+
 /// A released delete could not be done yet: from now on it waits among the held rows, but stays released.
 pub(super) fn hand_over(
     sql: &Connection,
@@ -454,7 +485,7 @@ pub(super) fn settle(
     Ok(())
 }
 
-fn drop_empty_batches(sql: &Connection, mapping: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn drop_empty_batches(sql: &Connection, mapping: &str) -> Result<(), rusqlite::Error> {
     sql.prepare_cached(
         "DELETE FROM batch WHERE mapping = ?1 AND NOT EXISTS
          (SELECT 1 FROM waiting_delete AS w WHERE w.mapping = ?1 AND w.batch = batch.id)",
@@ -475,6 +506,7 @@ pub(super) fn forget_database(
             params![mapping, database],
         )?;
     }
+    super::reconcile::forget(sql, mapping, Some(database))?;
     drop_empty_batches(sql, mapping)
 }
 
@@ -483,5 +515,5 @@ pub(super) fn forget_mapping(sql: &Connection, mapping: &str) -> Result<(), rusq
     for table in ["waiting_delete", "batch", "budget"] {
         sql.execute(&format!("DELETE FROM {table} WHERE mapping = ?"), [mapping])?;
     }
-    Ok(())
+    super::reconcile::forget(sql, mapping, None)
 }

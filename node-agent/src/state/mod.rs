@@ -8,6 +8,7 @@ mod deletes;
 mod held;
 mod looks;
 mod progress;
+mod reconcile;
 #[cfg(test)]
 mod tests;
 mod verified;
@@ -19,10 +20,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub use deletes::{Allowance, Begun, Waiting, Window};
+pub use deletes::{Allowance, Begun, FORGOTTEN, Waiting, Window};
 pub use held::{Held, HeldKey, Kept};
 pub use looks::Looks;
 pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
+pub use reconcile::{Pass, Reconciling};
 pub use verified::{Assignment, Passing, Reached, Verified};
 
 /// How many records may wait for the disk before callers wait for a place.
@@ -239,10 +241,11 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
     match found {
         0 => connection
             .execute_batch(&format!(
-                "BEGIN; {SCHEMA} {deletes} {verified} {looks} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                "BEGIN; {SCHEMA} {deletes} {verified} {looks} {reconcile} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
                 deletes = deletes::SCHEMA,
                 verified = verified::SCHEMA,
                 looks = looks::SCHEMA,
+                reconcile = reconcile::SCHEMA,
             ))
             .map_err(in_use),
         SCHEMA_VERSION => Ok(()),

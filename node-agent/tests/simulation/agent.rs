@@ -11,6 +11,7 @@ use onespace_core::mapping::{
     CredentialRef, Encryption, Mapping, MappingId, MappingState, Mode, PolicyRef, Protocol, Source as From,
     Target, Triggers,
 };
+use onespace_core::plan::reconcile::ContainerSays;
 use onespace_core::report::MappingReport;
 use onespace_core::row::RawRow;
 use onespace_core::select::Selector;
@@ -261,6 +262,23 @@ impl Databases for AgentsNode {
         let shared = self.world.shared();
         let rows = shared.swift.nodes[self.node].db.rows.values();
         Ok(rows.filter(|row| !row.deleted).count() as u64)
+    }
+
+    async fn peers(&self, _replica: &Replica) -> Vec<Option<ContainerSays>> {
+        vec![None]
+    }
+
+    async fn peers_lack(&self, _replica: &Replica, _name: &str) -> bool {
+        false
+    }
+
+    fn policies(&self) -> Vec<u32> {
+        vec![POLICY]
+    }
+
+    fn reclaim_age(&self) -> Duration {
+        // Nothing is forgotten here.
+        Duration::MAX
     }
 
     async fn name_at(&self, replica: &Replica, rowid: i64) -> Result<Option<String>, DatabaseError> {

@@ -63,6 +63,8 @@ pub struct Db {
     pub trouble: Option<DatabaseError>,
     /// How often rows were read.
     pub reads: usize,
+    /// When the container was created.
+    pub created: Timestamp,
     modified: Timestamp,
 }
 
@@ -74,6 +76,18 @@ pub struct Things {
     created: usize,
     /// What the object servers hold, by container and name.
     pub objects: BTreeMap<(String, String), Object>,
+    /// How long this Swift keeps tombstones, if not for a week.
+    pub reclaim_age: Option<Duration>,
+    /// The container is in this state, if not unsharded.
+    pub sharding: Option<&'static str>,
+    /// The container's other replica has so many objects more.
+    pub peer_has_more: u64,
+    /// The container's other replica does not answer.
+    pub peer_is_silent: bool,
+    /// Names that the other replica lists, though its numbers are the same.
+    pub peer_lists: std::collections::BTreeSet<String>,
+    /// Names about which not every object server answers.
+    pub primaries_unknown: std::collections::BTreeSet<String>,
     /// Swift does not answer.
     pub swift_is_down: bool,
     /// Databases whose disk does not answer.
@@ -147,6 +161,7 @@ impl World {
             last: 0,
             trouble: None,
             reads: 0,
+            created: self.clock.now(),
             modified: self.clock.now(),
         };
         things.databases.insert(path(container), database);

@@ -1,11 +1,13 @@
 //! Swift: users' requests, container databases and object servers.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use onespace_core::local::SwiftObject;
 use onespace_core::mapping::Mapping;
+use onespace_core::plan::reconcile::ContainerSays;
 use onespace_core::row::RawRow;
 use onespace_core::timestamp::Timestamp;
 use onespace_node_agent::clock::Clock;
@@ -55,6 +57,20 @@ impl World {
             .objects
             .insert((shown(container).into(), name.into()), object);
         self.insert(container, tombstone(name, &time.to_string()));
+    }
+
+    /// What the replicator does with a tombstone older than the reclaim age, and the object servers with theirs.
+    pub fn forget(&self, container: &str, name: &str) {
+        let mut things = self.things();
+        things.objects.remove(&(container.to_owned(), name.to_owned()));
+        let now = self.clock.now();
+        let db = things.databases.get_mut(&path(container)).unwrap();
+        db.rows.retain(|_, row| row.name != name || !row.deleted);
+        db.modified = now;
+    }
+
+    fn things_are_unknown(&self, name: &str) -> bool {
+        self.things().primaries_unknown.contains(name)
     }
 
     /// What a container server does with a row: it replaces the one of the same name and policy.
@@ -200,6 +216,41 @@ impl Databases for World {
         Ok(self.chunk(replica, usize::MAX, live)?.rows.len() as u64)
     }
 
+    async fn peers(&self, replica: &Replica) -> Vec<Option<ContainerSays>> {
+        super::pass(std::time::Duration::from_millis(5)).await;
+        let things = self.things();
+        let Some(db) = things.databases.get(&replica.path) else {
+            return vec![None];
+        };
+        let live = db.rows.values().filter(|row| !row.deleted);
+        let ours = ContainerSays {
+            objects: live.clone().count() as u64,
+            bytes: live.map(|row| row.size.unsigned_abs()).sum(),
+            policy_index: 0,
+            sharding: things.sharding.unwrap_or("unsharded").to_owned(),
+            created: db.created,
+        };
+        let peer = ContainerSays {
+            objects: ours.objects + things.peer_has_more,
+            ..ours.clone()
+        };
+        vec![Some(ours), (!things.peer_is_silent).then_some(peer)]
+    }
+
+    async fn peers_lack(&self, _replica: &Replica, name: &str) -> bool {
+        !self.things().peer_lists.contains(name)
+    }
+
+    fn policies(&self) -> Vec<u32> {
+        vec![0, 1]
+    }
+
+    fn reclaim_age(&self) -> Duration {
+        self.things()
+            .reclaim_age
+            .unwrap_or(Duration::from_secs(7 * 86400))
+    }
+
     async fn name_at(&self, replica: &Replica, rowid: i64) -> Result<Option<String>, DatabaseError> {
         let at = |db: &Db| db.rows.get(&rowid).cloned().into_iter().collect();
         let found = self.chunk(replica, usize::MAX, at)?.rows;
@@ -252,8 +303,10 @@ impl Source for World {
 
     async fn primaries(&self, object: &ObjectPath, _policy_index: u32) -> Result<Primaries, SourceError> {
         let name = (object.container.clone(), object.object.clone());
-        Ok(match self.things().objects.get(&name) {
+        let found = self.things().objects.get(&name).cloned();
+        Ok(match found {
             Some(Object::There { .. }) => Primaries::SomeHave,
+            _ if self.things_are_unknown(&object.object) => Primaries::Unknown,
             _ => Primaries::AllLack,
         })
     }

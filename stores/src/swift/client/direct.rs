@@ -44,6 +44,11 @@ impl ObjectRings {
         }
     }
 
+    /// Every policy of swift.conf.
+    pub fn policies(&self) -> Vec<u32> {
+        self.conf.policies.iter().map(|policy| policy.index).collect()
+    }
+
     /// The policy's ring. `None`: swift.conf has no such policy.
     fn ring(&self, policy_index: u32) -> Result<Option<Arc<Ring>>, RingError> {
         let Some(policy) = self

@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod direct;
 mod http;
+mod peers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Method};
 use onespace_core::local::SwiftObject;
+use onespace_core::plan::reconcile::ContainerSays;
 
 use self::answer::Asked;
 use self::direct::ObjectRings;
@@ -20,6 +22,7 @@ use crate::body::Body;
 use crate::source::{Answer, ObjectPath, Primaries, Read, Source, SourceError};
 
 pub use self::direct::CommitError;
+pub use self::peers::Peer;
 
 /// How long to wait for Swift.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +105,27 @@ impl SwiftSource {
         container: &str,
     ) -> Result<(), CommitError> {
         direct::commit_pending(&self.http, server, device, partition, account, container).await
+    }
+
+    /// What a container server says of its replica of a container, asked directly. `None`: nothing that can be used.
+    pub async fn container(&self, peer: &Peer) -> Option<ContainerSays> {
+        peers::says(&self.http, peer).await
+    }
+
+    /// Whether a container server lists this name under any storage policy of the cluster. `None`: it does not say.
+    pub async fn lists(&self, peer: &Peer, name: &str) -> Option<bool> {
+        for policy in self.rings.policies() {
+            if peers::lists(&self.http, peer, policy, name).await? {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+
+    /// The storage policies of the cluster.
+    #[must_use]
+    pub fn policies(&self) -> Vec<u32> {
+        self.rings.policies()
     }
 
     async fn ask(&self, method: Method, object: &ObjectPath, read: &Read) -> Result<Asked<'_>, SourceError> {

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use onespace_core::naming::{HashPath, partition};
 
@@ -128,6 +129,7 @@ pub struct Node {
     hash_path: HashPath,
     ring: Arc<Ring>,
     local: BTreeSet<String>,
+    reclaim_age: Duration,
 }
 
 impl Node {
@@ -153,6 +155,7 @@ impl Node {
             hash_path: conf.hash_path,
             ring,
             local,
+            reclaim_age: server.reclaim_age,
         })
     }
 
@@ -160,6 +163,21 @@ impl Node {
     #[must_use]
     pub fn servers(&self) -> &BTreeSet<String> {
         &self.local
+    }
+
+    /// How long Swift keeps tombstones.
+    #[must_use]
+    pub fn reclaim_age(&self) -> Duration {
+        self.reclaim_age
+    }
+
+    /// Server (`ip:port`) and device of every primary replica of the containers in a partition.
+    #[must_use]
+    pub fn primaries(&self, partition: u32) -> Vec<(String, String)> {
+        let primaries = self.ring.primaries(partition).into_iter();
+        primaries
+            .map(|device| (device.server(), device.device.clone()))
+            .collect()
     }
 
     /// Whether the ring has a device of this node: if not, no database will ever be found.
