@@ -56,7 +56,9 @@ pub fn run(input: &[u8]) {
         assert!(names.contains(&name), "{name} is lost");
     }
     assert!(
-        !names.iter().any(|name| name.contains("onespace-")),
+        !names
+            .iter()
+            .any(|name| name.starts_with("x-object-meta-onespace-")),
         "the mark is shown: {names:?}"
     );
 }

@@ -43,10 +43,12 @@ pub(super) fn tombstones_after(db: &Transaction<'_>, rowid: i64, limit: usize) -
     let rows = select(db, condition, params![rowid, end, sql(limit)])?;
     in_order(&rows, rowid)?;
     let full = rows.len() == limit;
+    let last = rows.last().map_or(rowid, rowid_of);
     let scanned_to = if full {
-        rows.last().map_or(end, rowid_of)
+        last
     } else {
-        end.min(head.max_rowid).max(rowid)
+        // In a damaged file the highest number ever given can be below those of rows.
+        end.min(head.max_rowid).max(last)
     };
     Ok(Chunk {
         complete: !full && end >= head.max_rowid,
