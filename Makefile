@@ -11,6 +11,8 @@ test: prepare
 	# The scenarios run the programs as processes.
 	cargo build --workspace --bins --locked
 	cargo test --workspace --locked
+	# The simulation would find what it is for: faults are planted in the agent, one at a time.
+	cargo test --locked -p onespace-node-agent --features planted-faults --test simulation planted
 
 prepare:
 	scripts/prepare

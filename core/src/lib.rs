@@ -15,6 +15,7 @@ pub mod metadata;
 pub mod naming;
 pub mod parts;
 pub mod plan;
+pub mod planted;
 pub mod reason;
 pub mod remote;
 pub mod report;

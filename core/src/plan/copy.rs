@@ -6,6 +6,7 @@ use super::{Held, Pause, Stop};
 use crate::local::SwiftObject;
 use crate::mark::{Mark, MarkError};
 use crate::metadata;
+use crate::planted::{Fault, planted};
 use crate::reason::{HoldReason, PauseReason};
 use crate::remote::{RemoteHeaders, RemoteObject};
 use crate::row::{Row, RowKind};
@@ -64,7 +65,9 @@ pub fn check_fresh(row: &Row, object: &SwiftObject) -> Result<Times, Stop> {
         }));
     };
     check_clear(object)?;
-    if data_time < row.time.data || time < row.time.newest() {
+    let data_time = if planted(Fault::T3ForT1) { time } else { data_time };
+    let behind = data_time < row.time.data || time < row.time.newest();
+    if behind && !planted(Fault::StaleBody) {
         return Err(Stop::Hold(Held::new(
             HoldReason::SourceBehind,
             "an object server answered with an older state than the container's row; it is asked again",
@@ -124,7 +127,8 @@ impl Look {
             Some(Ok(mark)) => Some(mark),
             Some(Err(error)) => return Err(damaged(&error)),
         };
-        if mark.as_ref().is_some_and(|mark| mark.source != source) {
+        let foreign = mark.as_ref().is_some_and(|mark| mark.source != source);
+        if foreign && !planted(Fault::ForeignMark) {
             return Err(Held::new(
                 HoldReason::ForeignCopy,
                 "the object at this key carries the mark of another account, container or object; give the policies \
@@ -260,7 +264,8 @@ pub fn after_read(
             )),
         };
     };
-    if (mark.data_time, mark.time) > (times.data_time, times.time) {
+    let newer = (mark.data_time, mark.time) > (times.data_time, times.time);
+    if newer && !planted(Fault::NewerOverwritten) {
         return Step::Hold(Held::new(
             HoldReason::SourceBehind,
             "the copy at the remote is newer than what Swift answered; Swift is asked again",

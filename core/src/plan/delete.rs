@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::copy::Look;
 use super::{Absence, Held, absence};
 use crate::mapping::Mode;
+use crate::planted::{Fault, planted};
 use crate::reason::HoldReason;
 use crate::row::Row;
 use crate::timestamp::Timestamp;
@@ -22,7 +23,7 @@ pub enum First {
 /// or the reconciler's. (One of a name that has a live row under another storage policy never comes here.)
 #[must_use]
 pub fn first(row: &Row, propagate: bool) -> First {
-    if !propagate || row.time.data.offset() != 0 {
+    if !propagate || (row.time.data.offset() != 0 && !planted(Fault::OffsetTombstones)) {
         First::Leave
     } else {
         First::Look
@@ -72,6 +73,7 @@ pub fn after_look(row: &Row, look: &Look, adopted: Option<&str>, slack: Duration
             }
             AfterLook::AskSwift
         }
+        None if planted(Fault::UnmarkedDeleted) => AfterLook::AskSwift,
         None => AfterLook::Hold(Held::new(
             HoldReason::NotOurs,
             "Swift's object was deleted, but onespace neither wrote nor adopted the object at this key; delete it \

@@ -5,6 +5,7 @@ use futures::stream::FuturesUnordered;
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::window::Window;
 use onespace_core::plan::{Done, Held, Pause, Stop, of_one_row};
+use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::{HoldReason, PauseReason, StallReason};
 use onespace_core::report::Totals;
 use onespace_core::row::Row;
@@ -174,7 +175,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     false
                 }
             };
-            if finished {
+            if finished || planted(Fault::WatermarkBeforeDurable) {
                 window.finish(&position);
             } else {
                 worked.whole = false;
@@ -236,6 +237,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         };
         match result {
             Ok(done) => End::Done(done),
+            Err(Stop::Pause(_)) if planted(Fault::PauseGivesUp) => End::Passed,
             Err(Stop::Pause(pause)) if pause.reason == PauseReason::AccessDenied => {
                 if self.work.others_are_allowed().await {
                     let held = Held::new(
@@ -264,7 +266,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let alive = rows
             .iter()
             .any(|row| !matches!(row, ReadRow::Row(row) if row.deleted));
-        if alive {
+        if alive && !planted(Fault::OtherPolicyForgotten) {
             return Ok(None);
         }
         let acts = users_tombstone(row, rows);
@@ -297,6 +299,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             .await
         {
             Ok(Kept::Yes) => End::Held,
+            Ok(Kept::Full) if planted(Fault::DroppedWhenFull) => End::Passed,
             Ok(Kept::Full) => End::Full,
             Err(error) => match from_state(&error) {
                 Stop::Pause(pause) => End::Pause(pause),
@@ -415,7 +418,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     /// Checks that a chunk is of the database whose progress is used.
     pub(crate) fn check_same(&self, id: &str, max_rowid: i64) -> Result<(), TurnError> {
         let restored = max_rowid < self.progress.processed || max_rowid < self.progress.deletes;
-        if id == self.key.database && !restored {
+        let same = id == self.key.database || planted(Fault::ProgressByPath);
+        if same && !restored {
             Ok(())
         } else {
             Err(TurnError::Replaced)

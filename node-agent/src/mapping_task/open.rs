@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use onespace_core::mapping::Mode;
 use onespace_core::plan::due_at;
+use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::{PassRefusal, RefuseReason};
 use onespace_core::row::Row;
 use onespace_core::timestamp::Timestamp;
@@ -253,7 +254,10 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         let head = self.databases.rows_after(replica, i64::MAX, 1).await?;
         let key = DatabaseKey {
             mapping: self.work.mapping.id.clone(),
-            database: head.id.clone(),
+            database: match planted(Fault::ProgressByPath) {
+                true => replica.path.display().to_string(),
+                false => head.id.clone(),
+            },
             container: replica.container.clone(),
         };
         let now = self.work.now();

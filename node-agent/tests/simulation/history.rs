@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onespace_core::mapping::Mapping;
+use md5::{Digest, Md5};
+use onespace_core::mapping::{Mapping, Mode};
+use onespace_core::mark::Mark;
+use onespace_core::naming::source_hash;
 use onespace_core::reason::PauseReason;
 use onespace_core::remote::RemoteHeaders;
 use onespace_core::timestamp::Timestamp;
@@ -30,20 +33,20 @@ pub struct Stats {
     pub seconds: u64,
 }
 
-/// Why a run is a failure.
-#[derive(Debug)]
-pub struct Failure {
-    /// What was wrong.
-    pub what: String,
-    /// What happened.
-    pub story: Vec<String>,
-}
-
-/// Runs the history of a seed. `told`: the story is kept.
+/// Runs the history of a seed.
 ///
 /// # Errors
 /// What must never happen and did.
-pub fn run(seed: u64, told: bool) -> Result<Stats, Failure> {
+pub fn run(seed: u64) -> Result<Stats, String> {
+    play(seed, false).1
+}
+
+/// Runs the history of a seed and tells its story.
+pub fn tell(seed: u64) -> (Vec<String>, Result<Stats, String>) {
+    play(seed, true)
+}
+
+fn play(seed: u64, told: bool) -> (Vec<String>, Result<Stats, String>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -52,19 +55,16 @@ pub fn run(seed: u64, told: bool) -> Result<Stats, Failure> {
     runtime.block_on(async {
         let mut history = History::new(seed, told);
         let result = history.play().await;
-        let shared = history.world.shared();
-        let story = || shared.story.clone().unwrap_or_default();
-        match (shared.violations.first(), result) {
-            (Some(what), _) => Err(Failure {
-                what: what.clone(),
-                story: story(),
-            }),
-            (None, Err(what)) => Err(Failure { what, story: story() }),
-            (None, Ok(())) => Ok(Stats {
-                requests: shared.requests,
-                seconds: history.world.now().duration_since(beginning()).as_secs(),
-            }),
-        }
+        let mut shared = history.world.shared();
+        let stats = Stats {
+            requests: shared.requests,
+            seconds: history.world.now().duration_since(beginning()).as_secs(),
+        };
+        let result = match shared.violations.first() {
+            Some(what) => Err(what.clone()),
+            None => result.map(|()| stats),
+        };
+        (shared.story.take().unwrap_or_default(), result)
     })
 }
 
@@ -76,6 +76,8 @@ struct Mixture {
     nodes_fail: bool,
     replicas_are_replaced: bool,
     replicas_are_restored: bool,
+    /// The others finish its rows.
+    an_agent_stays_dead: bool,
     policies: bool,
     crashes: bool,
     state_is_lost: bool,
@@ -114,7 +116,8 @@ impl History {
             late: if yes(60) { 30 } else { 0 },
             nodes_fail: yes(40),
             replicas_are_replaced: yes(30),
-            replicas_are_restored: yes(20) && VERIFIED,
+            replicas_are_restored: yes(20),
+            an_agent_stays_dead: yes(25),
             policies: yes(30),
             crashes: yes(40),
             state_is_lost: yes(15),
@@ -133,7 +136,8 @@ impl History {
             busy: if yes(30) { 10 } else { 0 },
             ..Trouble::default()
         };
-        let replicas = if dice.percent(70) { 2 } else { 3 };
+        // With one replica nobody mends what its agent got wrong.
+        let replicas = [1, 1, 2, 2, 2, 3][dice.index(6)];
         let skews: Vec<i64> = (0..replicas).map(|_| off(&mut dice)).collect();
         let prefixes: &[&str] = if dice.percent(25) { &["p", "q"] } else { &["p"] };
         let copy_after = [0, 0, 0, 4][dice.index(4)];
@@ -375,6 +379,10 @@ impl History {
 
     fn restore(&mut self) {
         let (node, now) = (self.node(), self.world.now());
+        // Without another replica the rows since the backup are lost to Swift itself.
+        if self.agents.len() == 1 {
+            return;
+        }
         let has_one = self.world.shared().swift.nodes[node].backup.is_some();
         self.world.tell(|_| match has_one {
             true => format!("node {node}'s database is restored from its backup"),
@@ -404,10 +412,23 @@ impl History {
             Some((body, _)) if same => body,
             _ => Bytes::from_static(b"str"),
         };
-        let headers = RemoteHeaders {
+        let mut headers = RemoteHeaders {
             content_type: Some("text/plain".into()),
             ..RemoteHeaders::default()
         };
+        // Sometimes it is another container's copy.
+        if self.dice.percent(40) {
+            let mark = Mark {
+                data_time: beginning(),
+                time: beginning(),
+                etag: hex::encode(Md5::digest(&body)),
+                mode: Mode::Sync,
+                mapping: self.mappings[0].id.clone(),
+                source: source_hash("a", "another", name),
+                delete_at: None,
+            };
+            mark.write(&mut headers.metadata);
+        }
         shared.remote.strangers.insert(key.clone());
         shared.remote.store(&key, headers, body.clone(), now);
         if let Some(story) = &mut shared.story {
@@ -444,7 +465,7 @@ impl History {
         }));
     }
 
-    /// Faults stop, Swift converges, every agent is back.
+    /// Faults stop, Swift converges, every agent is back, or all but one.
     fn calm(&mut self) {
         self.world.tell(|_| "faults stop, and Swift converges".into());
         let now = self.world.now();
@@ -457,7 +478,11 @@ impl History {
             };
             shared.swift.converge(&mut self.dice, &names, now);
         }
+        let mut stays_dead = self.mixture.an_agent_stays_dead && self.agents.len() > 1;
         for agent in self.agents.iter_mut().filter(|agent| agent.tasks.is_empty()) {
+            if std::mem::take(&mut stays_dead) {
+                continue;
+            }
             agent.start(&self.world, &self.mappings, self.limits);
         }
     }
@@ -470,16 +495,19 @@ impl History {
             .iter()
             .filter_map(|mapping| mapping.target.prefix.clone())
             .collect();
-        let mut different = None;
-        for _ in 0..PATIENCE {
+        let (mut different, mut settled) = (None, false);
+        for round in 0..PATIENCE {
+            self.world.tell(|shared| {
+                let requests = shared.requests;
+                format!("round {round}, {requests} requests so far, different: {different:?}")
+            });
             tokio::time::sleep(Duration::from_secs(3)).await;
-            let idle = self
-                .agents
-                .iter()
-                .flat_map(Agent::reports)
-                .all(|report| report.idle);
+            // What a stranger wrote stays held.
+            let mut reports = self.agents.iter().flat_map(Agent::reports);
+            let idle = reports.all(|report| report.idle && report.verify.rows <= report.held.rows);
             different = model::difference(&self.world, &prefixes, &names);
-            if idle && different.is_none() {
+            settled = idle && different.is_none();
+            if settled {
                 break;
             }
             for agent in &self.agents {
@@ -489,16 +517,17 @@ impl History {
             }
         }
         if different.is_none() {
-            tokio::time::sleep(2 * SLACK).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
             different = model::difference(&self.world, &prefixes, &names)
                 .map(|difference| format!("{difference} (it was in step before)"));
         }
-        let busy = self
-            .agents
-            .iter()
-            .flat_map(Agent::reports)
-            .find(|report| !report.idle);
-        match (different, busy) {
+        let busy = (!settled).then(|| {
+            self.agents
+                .iter()
+                .flat_map(Agent::reports)
+                .find(|report| !report.idle)
+        });
+        match (different, busy.flatten()) {
             (Some(difference), _) => {
                 self.world
                     .tell(|shared| format!("{:#?}", shared.swift.nodes[0].db));
@@ -509,9 +538,6 @@ impl History {
         }
     }
 }
-
-/// Verification by other agents is there.
-const VERIFIED: bool = false;
 
 /// The reconciling pass is there.
 const RECONCILED: bool = false;

@@ -23,6 +23,9 @@ mod world;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "planted-faults")]
+use onespace_core::planted::{Fault, plant};
+
 /// Without a number of seeds, new ones are begun for so long.
 const BUDGET: Duration = Duration::from_secs(30);
 
@@ -31,11 +34,12 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 fn replay(seed: u64) {
-    let Err(failure) = history::run(seed, true) else {
-        return println!("seed {seed} is clean");
-    };
-    println!("{}", failure.story.join("\n"));
-    panic!("seed {seed}: {}", failure.what);
+    let (story, result) = history::tell(seed);
+    println!("{}", story.join("\n"));
+    match result {
+        Ok(stats) => println!("seed {seed} is clean: {stats:?}"),
+        Err(what) => panic!("seed {seed}: {what}"),
+    }
 }
 
 #[test]
@@ -58,12 +62,12 @@ fn whatever_fails_nothing_is_lost_nothing_is_wrongly_deleted_and_in_the_end_the_
                     if over || seeds.is_some_and(|seeds| seed >= first + seeds) {
                         break next.fetch_sub(1, Ordering::Relaxed);
                     }
-                    match history::run(seed, false) {
+                    match history::run(seed) {
                         Ok(stats) => {
                             requests.fetch_add(stats.requests, Ordering::Relaxed);
                             seconds.fetch_add(stats.seconds, Ordering::Relaxed);
                         }
-                        Err(failure) => drop(failed.lock().unwrap().insert(seed, failure.what)),
+                        Err(what) => drop(failed.lock().unwrap().insert(seed, what)),
                     }
                 }
             });
@@ -87,4 +91,58 @@ fn whatever_fails_nothing_is_lost_nothing_is_wrongly_deleted_and_in_the_end_the_
         "{} of {ran} seeds fail, the first ones are above",
         failed.len()
     );
+}
+
+/// Planted faults, and the first seed that finds each.
+#[cfg(feature = "planted-faults")]
+const FOUND: &[(Fault, u64)] = &[
+    (Fault::T3ForT1, 0),
+    (Fault::WatermarkBeforeDurable, 2),
+    (Fault::PauseGivesUp, 2),
+    (Fault::UnmarkedDeleted, 7),
+    (Fault::ForeignMark, 58),
+    (Fault::NewerOverwritten, 82),
+];
+
+/// Within so many seeds a planted fault is found.
+#[cfg(feature = "planted-faults")]
+const ENOUGH: u64 = 1000;
+
+/// The first of these seeds that fails with the fault, and is clean without it.
+#[cfg(feature = "planted-faults")]
+fn find(fault: Fault, mut seeds: impl Iterator<Item = u64>) -> Option<u64> {
+    seeds.find(|seed| {
+        plant(Some(fault));
+        let failure = history::run(*seed).err();
+        plant(None);
+        if let Some(what) = &failure {
+            let what = what.lines().next().unwrap_or_default();
+            println!("{fault:?}: seed {seed}: {what}");
+        }
+        failure.is_some() && history::run(*seed).is_ok()
+    })
+}
+
+#[cfg(feature = "planted-faults")]
+#[test]
+fn planted_faults_are_found_within_a_thousand_seeds() {
+    for (fault, seed) in FOUND {
+        let found = find(*fault, std::iter::once(*seed).chain(0..ENOUGH));
+        assert!(found.is_some(), "{fault:?} is not found within {ENOUGH} seeds");
+    }
+}
+
+/// Where the table above comes from.
+#[cfg(feature = "planted-faults")]
+#[test]
+#[ignore = "takes long: looks for the first seed of every fault"]
+fn every_fault_that_can_be_planted_is_looked_for() {
+    std::thread::scope(|scope| {
+        for fault in Fault::ALL {
+            scope.spawn(move || match find(fault, 0..ENOUGH) {
+                Some(seed) => println!("{fault:?} is found at seed {seed}"),
+                None => println!("{fault:?} is not found"),
+            });
+        }
+    });
 }

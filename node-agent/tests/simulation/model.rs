@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onespace_core::mark::Mark;
+use onespace_core::naming::source_hash;
 use onespace_core::remote::RemoteHeaders;
 
 use crate::swift::skewed;
@@ -20,6 +21,11 @@ const UNGUARDED: Duration = Duration::from_secs(8);
 /// The object's name of a key.
 fn name(key: &str) -> &str {
     key.split_once('/').map_or(key, |(_, name)| name)
+}
+
+/// What the mark of a copy at this key must name.
+fn own_source(key: &str) -> String {
+    source_hash("a", "c", name(key))
 }
 
 /// A copy's mark for the story.
@@ -42,6 +48,7 @@ pub fn check_write(world: &World, agent: usize, key: &str, headers: &RemoteHeade
         let at = |ticks| (name(key).to_owned(), ticks);
         let old = shared.remote.objects.get(key);
         let old_mark = old.and_then(|old| Mark::read(&old.object.headers.metadata));
+        let is_foreign = matches!(&old_mark, Some(Ok(old)) if old.source != own_source(key));
         let guarded = shared.remote.put_if_absent && shared.remote.put_if_match;
         let unguarded = old.is_some_and(|old| !guarded && world.now().duration_since(old.since) < UNGUARDED);
         let is_older = match (old, old_mark) {
@@ -58,6 +65,8 @@ pub fn check_write(world: &World, agent: usize, key: &str, headers: &RemoteHeade
             Some("a body that it never had at that time")
         } else if ledger.metas.get(&at(mark.time.ticks())) != Some(&headers.metadata.get(META).cloned()) {
             Some("metadata that it never had at that time")
+        } else if is_foreign {
+            Some("its own state over the copy of another source")
         } else if is_older {
             Some("an older state over a newer one")
         } else {
@@ -85,6 +94,7 @@ pub fn check_delete(world: &World, agent: usize, key: &str) {
             .unwrap_or_default();
         let unguarded = !shared.remote.delete_if_match && world.now().duration_since(old.since) < UNGUARDED;
         match Mark::read(&old.object.headers.metadata) {
+            Some(Ok(mark)) if mark.source != own_source(key) => Some("the copy of another source"),
             _ if unguarded => None,
             Some(Ok(mark)) if deletes.iter().any(|at| *at > mark.data_time.ticks()) => None,
             Some(_) => Some("which no user deleted"),
@@ -120,7 +130,11 @@ pub fn difference(world: &World, prefixes: &[String], names: &[String]) -> Optio
             let key = format!("{prefix}/{name}");
             let copy = shared.remote.objects.get(&key);
             let is_strangers = copy.is_some_and(|copy| {
-                shared.remote.strangers.contains(&key) && Mark::read(&copy.object.headers.metadata).is_none()
+                let foreign = match Mark::read(&copy.object.headers.metadata) {
+                    Some(Ok(mark)) => mark.source != own_source(&key),
+                    _ => true,
+                };
+                shared.remote.strangers.contains(&key) && foreign
             });
             if is_strangers {
                 continue;
