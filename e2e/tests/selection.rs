@@ -1,6 +1,6 @@
 //! What a policy leaves alone, and what it leaves for later.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use onespace_e2e::lab::Lab;
@@ -67,7 +67,18 @@ async fn copy_after_waits_for_live_rows_and_not_for_deletes() -> Result<()> {
     lab.policies
         .apply("photos.yaml", &lab.policy("photos", "photos", ""))?;
     let mut agent = lab.agent().await?;
-    lab.put_many("photos", "deleted-", 2).await?;
+    // Written an hour ago: due at once, also under the policy that comes next.
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    let hour_ago = format!(
+        "{:.5}",
+        hour_ago.duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64()
+    );
+    let internal = lab.swift.internal(lab.user.account());
+    for name in ["deleted-000", "deleted-001"] {
+        internal
+            .put("photos", name, &[("x-timestamp", &hour_ago)], name)
+            .await?;
+    }
     agent
         .until(
             "the copies",
