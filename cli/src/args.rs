@@ -40,17 +40,25 @@ pub enum Command {
     ReleaseDeletes(ReleaseDeletes),
 }
 
-/// Options of `retry`.
+/// Which agent is asked.
 #[derive(Debug, ClapArgs)]
-pub struct Retry {
+pub struct Agent {
     /// The agent's `--status-listen`.
     #[arg(
-        long,
+        long = "agent",
         value_name = "URL",
         env = "ONESPACE_AGENT",
         default_value = "http://127.0.0.1:9181"
     )]
-    pub agent: String,
+    pub url: String,
+}
+
+/// Options of `retry`.
+#[derive(Debug, ClapArgs)]
+pub struct Retry {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: Agent,
     /// The mapping's id, from `onespace status --json`.
     #[arg(value_name = "ID")]
     pub id: String,
@@ -62,14 +70,9 @@ pub struct Retry {
 /// Options of `release-deletes`.
 #[derive(Debug, ClapArgs)]
 pub struct ReleaseDeletes {
-    /// The agent's `--status-listen`.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "ONESPACE_AGENT",
-        default_value = "http://127.0.0.1:9181"
-    )]
-    pub agent: String,
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: Agent,
     /// The mapping's id, from `onespace status --json`.
     #[arg(value_name = "ID")]
     pub id: String,
@@ -81,14 +84,9 @@ pub struct ReleaseDeletes {
 /// Options of `status`.
 #[derive(Debug, ClapArgs)]
 pub struct Status {
-    /// The agent's `--status-listen`.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "ONESPACE_AGENT",
-        default_value = "http://127.0.0.1:9181"
-    )]
-    pub agent: String,
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: Agent,
     /// The agent's answer, unchanged.
     #[arg(long, env = "ONESPACE_JSON")]
     pub json: bool,

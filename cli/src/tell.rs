@@ -24,7 +24,7 @@ const LARGEST: usize = 64 << 10;
 pub fn retry(args: &Retry, out: &mut dyn Write) -> Result<bool> {
     let Retry { agent, id, object } = args;
     let body = serde_json::json!({"id": id, "object": object});
-    tell(agent, "retry", &body, out)
+    tell(&agent.url, "retry", &body, out)
 }
 
 /// Has a batch of held deletes carried out.
@@ -34,7 +34,7 @@ pub fn retry(args: &Retry, out: &mut dyn Write) -> Result<bool> {
 pub fn release_deletes(args: &ReleaseDeletes, out: &mut dyn Write) -> Result<bool> {
     let ReleaseDeletes { agent, id, batch } = args;
     let body = serde_json::json!({"id": id, "batch": batch});
-    tell(agent, "release-deletes", &body, out)
+    tell(&agent.url, "release-deletes", &body, out)
 }
 
 fn tell(agent: &str, path: &str, body: &serde_json::Value, out: &mut dyn Write) -> Result<bool> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use onespace_core::budget::{BudgetMax, DeleteBudget};
 use onespace_core::mapping::{Mapping, MappingState, Triggers};
+use onespace_core::naming::primary_index;
 use onespace_core::report::{MappingReport, RunState};
 use onespace_node_agent::clock::Clock as _;
 use onespace_node_agent::mapping_task::{Command, Handle};
@@ -528,6 +529,43 @@ async fn a_mass_delete_waits_for_a_person_also_over_a_restart() {
     assert_eq!((world.things().remote.len(), report.totals.deletes), (21, 19));
     assert_eq!(world.at_remote("7").as_deref(), Some("again"));
     assert_eq!(report.held_deletes, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_share_of_a_mass_delete_is_of_the_agents_own_part_of_the_names() {
+    let nodes = {
+        let world = World::new();
+        [0, 1, 2].map(|index| world.node(index, 3))
+    };
+    let world = &nodes[0];
+    pass(seconds(60)).await;
+    world.things().reclaim_age = Some(RECLAIM_AGE);
+    for number in 0..1200 {
+        world.put(CONTAINER, &number.to_string(), "x");
+    }
+    let mut handles = Vec::new();
+    for node in &nodes {
+        handles.push(node.start_with(mapping(), close_clocks()));
+    }
+    pass(RECLAIM_AGE + seconds(600)).await;
+    for (node, handle) in nodes.iter().zip(handles) {
+        settle(&handle).await;
+        node.stop(handle).await;
+    }
+    assert_eq!(world.things().remote.len(), 1200);
+    // Ten are under a hundredth of all, and over a hundredth of this agent's third.
+    let mine = (0..1200).filter(|number| primary_index(&number.to_string(), 3) == 0);
+    let gone: Vec<_> = mine.take(10).map(|number| number.to_string()).collect();
+    for name in &gone {
+        world.delete(CONTAINER, name);
+    }
+    pass(RECLAIM_AGE * 5).await;
+    for name in &gone {
+        world.forget(CONTAINER, name);
+    }
+    let (_handle, report) = back(world, mapping()).await;
+    assert_eq!(report.held_deletes.map(|batch| batch.rows), Some(10));
+    assert_eq!(world.things().remote.len(), 1200);
 }
 
 #[tokio::test(start_paused = true)]

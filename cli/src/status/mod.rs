@@ -28,7 +28,7 @@ pub fn run(args: &Status, out: &mut dyn Write) -> Result<bool> {
 }
 
 async fn show(args: &Status, out: &mut dyn Write, live: bool) -> Result<()> {
-    let agent = Agent::new(&args.agent)?;
+    let agent = Agent::new(&args.agent.url)?;
     if args.json {
         for page in agent.pages().await? {
             out.write_all(&page.body)?;

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use onespace_core::mapping::Mode;
-use onespace_core::naming;
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::reconcile::{Facts, Names, Verdict, agree, compare, is_mass};
 use onespace_core::plan::{Done, Held, Stop};
@@ -159,6 +158,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             .buffered(LOOKS)
             .try_collect()
             .await?;
+        // What an agent deletes is held against its own part of the names: several agents together delete no greater share.
+        let own = |name: &&String| self.is_own(name);
+        let within = |name: &&String| compared.to.as_ref().is_none_or(|to| *name <= to);
+        let own_copies = copies.iter().take_while(within).filter(own).count() as u64;
         let unmarked = examined
             .iter()
             .filter(|(_, verdict)| *verdict == Verdict::Unmarked);
@@ -169,7 +172,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 .filter(|(_, verdict)| *verdict == Verdict::Candidate)
                 .map(|(name, _)| name)
                 .collect(),
-            compared: compared.names,
+            compared: own_copies,
             to: compared.to,
         })
     }
@@ -184,7 +187,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         namespace.object_name(&key) == Some(name)
             && self.work.capabilities.holds(&key)
             && !self.work.selector.excludes(name)
-            && naming::primary_index(name, self.replica.replicas) == self.replica.index
+            && self.is_own(name)
     }
 
     async fn examine(&self, name: &str, facts: Facts) -> Result<Verdict, NoPage> {
