@@ -120,7 +120,7 @@ impl State {
                     next_try
                 ],
             )?;
-            super::deletes::hand_over(sql, &key.database, &key.name, row)?;
+            super::batches::hand_over(sql, &key.database, &key.name, row)?;
             Ok(Kept::Yes)
         })
         .await

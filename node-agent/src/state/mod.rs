@@ -4,6 +4,7 @@
 //! free goes into one transaction, so that many small records cost one fsync; a caller goes on when its record is
 //! durable.
 
+mod batches;
 mod deletes;
 mod held;
 mod looks;
@@ -20,7 +21,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub use deletes::{Allowance, Begun, FORGOTTEN, Waiting, Window};
+pub use batches::Waiting;
+pub use deletes::{Allowance, Begun, FORGOTTEN, Window};
 pub use held::{Held, HeldKey, Kept};
 pub use looks::Looks;
 pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
@@ -241,8 +243,9 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
     match found {
         0 => connection
             .execute_batch(&format!(
-                "BEGIN; {SCHEMA} {deletes} {verified} {looks} {reconcile} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                "BEGIN; {SCHEMA} {deletes} {batches} {verified} {looks} {reconcile} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
                 deletes = deletes::SCHEMA,
+                batches = batches::SCHEMA,
                 verified = verified::SCHEMA,
                 looks = looks::SCHEMA,
                 reconcile = reconcile::SCHEMA,

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::looks::{self, Looks};
 use super::verified::{self, Passing, Verified};
-use super::{State, StateError, deletes};
+use super::{State, StateError, batches, deletes};
 
 /// One database under one mapping. Replicas are numbered each by itself, so progress belongs to a database's id,
 /// never to a path or a container.
@@ -324,7 +324,7 @@ impl State {
             let mut settle = sql.prepare_cached("DELETE FROM held WHERE mapping = ? AND db = ? AND name = ? AND row <= ?")?;
             for (name, row) in settled {
                 settle.execute(params![mapping, db, name, row])?;
-                deletes::settle(sql, &key, &name, row)?;
+                batches::settle(sql, &key, &name, row)?;
             }
             for adopted in &adopted {
                 insert_adopted(sql, mapping, adopted)?;

@@ -5,7 +5,7 @@ use onespace_core::timestamp::Timestamp;
 use rusqlite::{Connection, Row, params};
 use sha2::Digest;
 
-use super::deletes;
+use super::batches;
 use super::progress::{as_sql, from_sql};
 use super::{DatabaseKey, Kept, State, StateError};
 
@@ -118,7 +118,7 @@ impl State {
         let (key, pass) = (key.clone(), pass.clone());
         self.run(move |sql| {
             let mapping = &key.mapping.0;
-            let room = limit.saturating_sub(deletes::count(sql, mapping)?);
+            let room = limit.saturating_sub(batches::count(sql, mapping)?);
             let kept = match candidates.len() as u64 <= room {
                 true => Kept::Yes,
                 false => Kept::Full,
@@ -127,12 +127,12 @@ impl State {
             if !candidates.is_empty() {
                 sql.execute(
                     "INSERT OR IGNORE INTO batch (mapping, id, reason, since, released) VALUES (?, ?, ?, ?, 0)",
-                    params![mapping, batch, deletes::UNDECIDED, as_sql(pass.started.ticks())],
+                    params![mapping, batch, batches::UNDECIDED, as_sql(pass.started.ticks())],
                 )?;
             }
             let room = usize::try_from(room).unwrap_or(usize::MAX);
             for name in candidates.iter().take(room) {
-                deletes::insert_if_absent(sql, &key, name, &batch)?;
+                batches::insert_if_absent(sql, &key, name, &batch)?;
             }
             let Pass { started, after, compared, found, unmarked } = pass;
             sql.execute(
@@ -175,7 +175,7 @@ impl State {
             } else {
                 sql.execute(
                     "UPDATE batch SET released = ? WHERE mapping = ? AND id = ?",
-                    params![deletes::BY_ITSELF, mapping, batch],
+                    params![batches::BY_ITSELF, mapping, batch],
                 )?;
             }
             let started = as_sql(pass.started.ticks());
@@ -185,7 +185,7 @@ impl State {
                  compared = 0, found = 0, unmarked = 0, unmarked_last = ? WHERE mapping = ? AND db = ?",
                 params![!whole, whole, whole, started, as_sql(pass.unmarked), mapping, key.database],
             )?;
-            deletes::drop_empty_batches(sql, mapping)
+            batches::drop_empty_batches(sql, mapping)
         })
         .await
     }
