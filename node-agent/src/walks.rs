@@ -1,7 +1,7 @@
 //! Walks over this node's devices, one for all mappings, each device by itself.
 //!
 //! Containers of an account, and shards, cannot be computed: they are found by looking at every database. A walk takes
-//! well under a second for 20,000 containers, but the first, which opens each; so that no walk ever takes more than a
+//! about a second for 20,000 containers, but the first, which opens each, over 20; so that no walk ever takes more than a
 //! twentieth of a thread, the next one waits accordingly.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicU64;
 
 use onespace_stores::swift::locate::{Catalogue, Located, Node};
 use rusqlite::Connection;
@@ -204,40 +203,4 @@ fn a_walk_finds_the_containers_of_an_account_and_no_handoffs_strangers_or_hidden
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
     assert_eq!(shown(&lab.walk(&mut catalogue, &["AUTH_a"])).len(), 1);
     assert_eq!(catalogue.len().0, 3);
-}
-
-/// What a walk costs on a node with 20,000 containers:
-/// `cargo test -p onespace-stores --test walk -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn what_a_walk_costs() {
-    let lab = Lab::new();
-    let count: u64 = 20_000;
-    let template = lab.create("AUTH_s", &lab.name("AUTH_s", "c", true), "");
-    let containers = lab.dir.path().join(format!("node/{DEVICE}/containers"));
-    for number in 0..count {
-        // As spread as with a part power that is fit for so many containers.
-        let hash = format!("{:032x}", u128::from(number) << 80 | u128::from(number % 4096));
-        let folder = containers.join(number.to_string()).join(&hash[29..]).join(&hash);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::hard_link(&template, folder.join(format!("{hash}.db"))).unwrap();
-    }
-    let mut catalogue = Catalogue::default();
-    let visited = AtomicU64::default();
-    for accounts in [&["AUTH_a", ".shards_AUTH_a"][..], &["AUTH_s"]] {
-        let wanted = accounts.iter().map(|&account| account.to_owned()).collect();
-        for walk in ["first", "second", "third"] {
-            visited.store(0, Ordering::Relaxed);
-            let started = Instant::now();
-            let located = lab.node.walk(DEVICE, &wanted, &mut catalogue, &visited);
-            println!(
-                "{accounts:?}, {walk} walk: {:?} for {} containers, {:?} known, {} found",
-                started.elapsed(),
-                visited.load(Ordering::Relaxed),
-                catalogue.len(),
-                located.replicas.len(),
-            );
-            assert!(visited.load(Ordering::Relaxed) > count);
-        }
-    }
 }
