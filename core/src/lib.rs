@@ -3,8 +3,11 @@
 //! Everything here is pure: values in, values out. Nothing opens a file, a socket or a clock, so every rule can
 //! be tested with data alone. The programs around it are thin shells.
 
+pub mod admit;
 pub mod budget;
 pub mod credentials;
+pub mod finalizer;
+pub mod grant;
 pub mod limits;
 pub mod load;
 pub mod local;
@@ -23,5 +26,6 @@ pub mod rfc2047;
 pub mod row;
 pub mod select;
 pub mod shard;
+pub mod status;
 pub mod timestamp;
 pub mod validate;

@@ -182,8 +182,12 @@ reasons! {
         InvalidEndpoint,
         /// The option exists, but this version does not do it yet.
         NotYetSupported,
+        /// No AccountGrant lets the policy's namespace do this.
+        NotGranted,
         /// Another policy has a claim that excludes this one.
         Conflict,
+        /// The shard that the mapping belongs to is full.
+        TooLarge,
         /// The Secret with the credentials is not there.
         SecretNotFound,
         /// The Secret lacks a key, or holds something that no credential can be.
@@ -192,5 +196,46 @@ reasons! {
         ConfigMapNotFound,
         /// The ConfigMap lacks the key, or holds no certificate there.
         ConfigMapInvalid,
+    }
+}
+
+reasons! {
+    /// Reasons of a policy's conditions, besides those of the other lists: why it is not accepted, why agents pause or
+    /// refuse it.
+    ConditionReason {
+        /// It is valid, granted and without conflict.
+        Accepted,
+        /// It is not: Accepted says why.
+        NotAccepted,
+        /// The credentials are there.
+        Found,
+        /// An agent has used the credentials.
+        Working,
+        /// Something must be there first: another condition says what.
+        Waiting,
+        /// No agent reports the policy.
+        NoAgent,
+        /// Not every agent runs the newest generation yet.
+        AgentsBehind,
+        /// No agent has a database of the container.
+        SourceNotFound,
+        /// The policy says that agents stop.
+        Suspended,
+        /// Agents are at work.
+        Running,
+        /// Nobody must act.
+        Progressing,
+        /// Not every database was read once.
+        FirstPass,
+        /// Every database was read once.
+        FirstPassComplete,
+        /// An agent is silent, or a node with a replica has none.
+        AgentUnreachable,
+        /// Container databases cannot be read.
+        DatabasesUnreadable,
+        /// Rows were released whose objects would be hidden if the policy went.
+        ArchivedDataWouldHide,
+        /// All is as it should be.
+        Healthy,
     }
 }

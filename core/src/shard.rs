@@ -106,6 +106,45 @@ pub fn fold(
     Ok(files)
 }
 
+/// One file of a set that is to be replaced, or to go where there are no bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// `credentials/NN.json`.
+    Credentials(&'a str, Option<&'a [u8]>),
+    /// `mappings/NN.json`.
+    Mappings(&'a str, Option<&'a [u8]>),
+    /// `mappings/index.json`.
+    Index(&'a [u8]),
+}
+
+/// How to get from one set of files to another, in an order in which no reader ever loads a mixture: credentials,
+/// mappings, the index; what no index names any more goes last. Until the new index is there the old one does not match
+/// what was changed already.
+#[must_use]
+pub fn steps<'a>(now: &'a Files, next: &'a Files) -> Vec<Step<'a>> {
+    type Shards = BTreeMap<String, Vec<u8>>;
+    fn written<'a>(now: &'a Shards, next: &'a Shards) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+        next.iter()
+            .filter(|(shard, bytes)| now.get(*shard) != Some(bytes))
+            .map(|(shard, bytes)| (shard.as_str(), Some(bytes.as_slice())))
+    }
+    fn gone<'a>(now: &'a Shards, next: &'a Shards) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+        now.keys()
+            .filter(|shard| !next.contains_key(*shard))
+            .map(|shard| (shard.as_str(), None))
+    }
+    let credentials = |(shard, bytes)| Step::Credentials(shard, bytes);
+    let mappings = |(shard, bytes)| Step::Mappings(shard, bytes);
+    let index = (now.index != next.index).then_some(Step::Index(&next.index));
+    written(&now.credentials, &next.credentials)
+        .map(credentials)
+        .chain(written(&now.mappings, &next.mappings).map(mappings))
+        .chain(index)
+        .chain(gone(&now.mappings, &next.mappings).map(mappings))
+        .chain(gone(&now.credentials, &next.credentials).map(credentials))
+        .collect()
+}
+
 /// The name of a credential in the files: made of where it comes from, never of what it is.
 #[must_use]
 pub fn credential_id(namespace: &str, secret: &str) -> String {

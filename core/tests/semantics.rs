@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use onespace_core::plan::mends_itself;
 use onespace_core::reason::{
-    HoldReason, Notice, PassRefusal, PauseReason, PolicyFault, RefuseReason, StallReason,
+    ConditionReason, HoldReason, Notice, PassRefusal, PauseReason, PolicyFault, RefuseReason, StallReason,
 };
 
 /// Sections that say what is not promised: they need no tests.
@@ -21,7 +21,7 @@ fn document() -> String {
 
 /// Every text between backticks that names a test, as `crate::file::test`.
 fn tests_named_in(text: &str) -> Vec<&str> {
-    let crates = ["core", "crds", "stores", "node_agent", "cli", "e2e"];
+    let crates = ["core", "crds", "stores", "node_agent", "operator", "cli", "e2e"];
     text.split('`')
         .skip(1)
         .step_by(2)
@@ -133,6 +133,9 @@ fn every_reason_is_explained() {
         .for_each(|reason| drop(row(reason.as_str())));
     Notice::ALL.iter().for_each(|reason| drop(row(reason.as_str())));
     RefuseReason::ALL
+        .iter()
+        .for_each(|reason| drop(row(reason.as_str())));
+    ConditionReason::ALL
         .iter()
         .for_each(|reason| drop(row(reason.as_str())));
     PolicyFault::ALL

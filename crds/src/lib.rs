@@ -1,11 +1,12 @@
 //! The Kubernetes API of onespace: group `onespace.dev`, version `v1alpha1`.
 //!
 //! The doc comments of these types are the user's documentation: they become the descriptions in
-//! `crds/syncpolicies.onespace.dev.yaml`, which `kubectl explain syncpol.spec` shows. What can be checked in one
+//! `crds/*.yaml`, which `kubectl explain syncpol.spec` shows. What can be checked in one
 //! object is part of the schema (patterns, lengths, CEL rules), so that the API server and the command line refuse
 //! the same things with the same words.
 
 mod duration;
+mod grant;
 mod limits;
 mod manifest;
 mod migrate;
@@ -16,8 +17,9 @@ mod status;
 mod target;
 
 pub use duration::{BadDuration, Duration};
+pub use grant::{AccountGrant, AccountGrantSpec, LabelOperator, LabelRequirement, NamespaceSelector};
 pub use limits::{Day, Limits, LimitsWindow, Objective};
-pub use manifest::{CrdError, sync_policy_crd, sync_policy_schema};
+pub use manifest::{CrdError, account_grant_crd, schema_of, sync_policy_crd, sync_policy_schema};
 pub use migrate::{Migrate, OnRemoteUnavailable, Shunt};
 pub use policy::{DeleteBudget, DeleteBudgetMax, Mode, Source, SyncPolicy, SyncPolicySpec};
 pub use quantity::{BadQuantity, Quantity};

@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
-use crate::SyncPolicy;
+use crate::{AccountGrant, SyncPolicy};
 
 /// The types do not make a CRD. No input leads here: a test makes it.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ impl std::fmt::Display for CrdError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "the types of SyncPolicy do not make a CRD ({}): report this as a bug of onespace",
+            "the types of the API do not make a CRD ({}): report this as a bug of onespace",
             self.0
         )
     }
@@ -33,9 +33,15 @@ impl From<serde_json::Error> for CrdError {
 /// # Errors
 /// Never with the types as they are.
 pub fn sync_policy_crd() -> Result<CustomResourceDefinition, CrdError> {
-    let mut crd = serde_json::to_value(SyncPolicy::crd())?;
-    strip(&mut crd);
-    Ok(serde_json::from_value(crd)?)
+    stripped(&SyncPolicy::crd())
+}
+
+/// The definition of AccountGrant.
+///
+/// # Errors
+/// Never with the types as they are.
+pub fn account_grant_crd() -> Result<CustomResourceDefinition, CrdError> {
+    stripped(&AccountGrant::crd())
 }
 
 /// The structural schema of SyncPolicy, with its CEL rules: what the API server checks, and the command line, too.
@@ -43,10 +49,24 @@ pub fn sync_policy_crd() -> Result<CustomResourceDefinition, CrdError> {
 /// # Errors
 /// Never with the types as they are.
 pub fn sync_policy_schema() -> Result<Value, CrdError> {
-    let crd = serde_json::to_value(sync_policy_crd()?)?;
+    schema_of(&sync_policy_crd()?)
+}
+
+/// The structural schema of a definition.
+///
+/// # Errors
+/// When there is none in it.
+pub fn schema_of(crd: &CustomResourceDefinition) -> Result<Value, CrdError> {
+    let crd = serde_json::to_value(crd)?;
     crd.pointer("/spec/versions/0/schema/openAPIV3Schema")
         .cloned()
         .ok_or_else(|| CrdError("no schema in it".to_owned()))
+}
+
+fn stripped(crd: &CustomResourceDefinition) -> Result<CustomResourceDefinition, CrdError> {
+    let mut crd = serde_json::to_value(crd)?;
+    strip(&mut crd);
+    Ok(serde_json::from_value(crd)?)
 }
 
 /// Takes out what the derive macros put in and we do not mean:

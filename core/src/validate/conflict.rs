@@ -1,16 +1,17 @@
 //! Which policies cannot be together, and which of them wins.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Endpoint, ValidPolicy};
 use crate::mapping::{Mapping, Mode, PolicyRef};
 use crate::naming::Namespace;
 
-/// A valid policy that wants to become a mapping.
+/// A valid policy that wants to become a mapping. `P` is the policy or a reference to it.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct Candidate<P = ValidPolicy> {
     /// The policy.
-    pub policy: ValidPolicy,
+    pub policy: P,
     /// It is among the mappings already.
     pub incumbent: bool,
     /// `creationTimestamp` in seconds since 1970; files have none.
@@ -64,15 +65,12 @@ impl Conflict {
     }
 }
 
-/// The keys of an accepted policy, and its place among the accepted.
-type Claim = (Vec<Keys>, usize);
-
 /// Settles who may be together. A policy that is among the mappings wins, then the older one, then the one whose
-/// namespace and name come first.
+/// namespace and name come first. The accepted come in this order, too.
 #[must_use]
-pub fn settle(mut candidates: Vec<Candidate>) -> (Vec<ValidPolicy>, Vec<Conflict>) {
+pub fn settle<P: Borrow<ValidPolicy>>(mut candidates: Vec<Candidate<P>>) -> (Vec<P>, Vec<Conflict>) {
     candidates.sort_by_cached_key(|candidate| {
-        let policy = &candidate.policy.mapping.policy;
+        let policy = &candidate.policy.borrow().mapping.policy;
         let created = candidate.created.unwrap_or(i64::MAX);
         (
             !candidate.incumbent,
@@ -82,11 +80,15 @@ pub fn settle(mut candidates: Vec<Candidate>) -> (Vec<ValidPolicy>, Vec<Conflict
         )
     });
 
-    let mut accepted: Vec<ValidPolicy> = Vec::new();
+    let mut accepted: Vec<P> = Vec::new();
     let mut conflicts = Vec::new();
-    let mut buckets: HashMap<(Endpoint, String), Vec<Claim>> = HashMap::new();
+    let mut buckets: HashMap<(Endpoint, String), Claims> = HashMap::new();
     let mut sources: HashMap<(String, String), Vec<usize>> = HashMap::new();
-    for Candidate { policy, .. } in candidates {
+    for Candidate {
+        policy: candidate, ..
+    } in candidates
+    {
+        let policy: &ValidPolicy = candidate.borrow();
         let mapping = &policy.mapping;
         let keys = keys_of(mapping);
         let bucket = buckets
@@ -95,40 +97,83 @@ pub fn settle(mut candidates: Vec<Candidate>) -> (Vec<ValidPolicy>, Vec<Conflict
         let source = sources
             .entry((mapping.source.account.clone(), mapping.source.container.clone()))
             .or_default();
+        let other = |index: usize| &accepted[index].borrow().mapping;
 
-        let by_keys = bucket.iter().find_map(|(others, index)| {
-            let other: &Mapping = &accepted[*index].mapping;
-            let mixed = keys
-                .iter()
-                .any(|keys| others.iter().any(|other| keys.meets(other)));
-            if other.id == mapping.id {
-                Some((*index, Clash::Same))
-            } else if mixed && !taken_out(mapping, other) && !taken_out(other, mapping) {
-                Some((*index, Clash::Keys))
-            } else {
-                None
-            }
-        });
+        let by_keys = bucket
+            .first_meeting(&keys, |index| {
+                !taken_out(mapping, other(index)) && !taken_out(other(index), mapping)
+            })
+            .map(|index| match other(index).id == mapping.id {
+                true => (index, Clash::Same),
+                false => (index, Clash::Keys),
+            });
         let by_mode = || {
-            let mut others = source.iter().map(|index| (*index, accepted[*index].mapping.mode));
+            let mut others = source.iter().copied();
             others
-                .find(|(_, mode)| exclusive(mapping.mode, *mode))
-                .map(|(index, _)| (index, Clash::Modes))
+                .find(|index| exclusive(mapping.mode, other(*index).mode))
+                .map(|index| (index, Clash::Modes))
         };
         if let Some((index, clash)) = by_keys.or_else(by_mode) {
-            let winner = accepted[index].mapping.policy.clone();
             conflicts.push(Conflict {
                 loser: mapping.policy.clone(),
-                winner,
+                winner: other(index).policy.clone(),
                 clash,
             });
             continue;
         }
-        bucket.push((keys, accepted.len()));
+        bucket.add(keys, accepted.len());
         source.push(accepted.len());
-        accepted.push(policy);
+        accepted.push(candidate);
     }
     (accepted, conflicts)
+}
+
+/// The keys that accepted policies claim in one bucket, each with its policy's place among the accepted. Claims of
+/// plain text are found by their place in the tree of keys, so that thousands of policies share a bucket cheaply.
+#[derive(Default)]
+struct Claims {
+    /// Claims of single containers: their segments.
+    narrow: BTreeMap<Vec<String>, usize>,
+    /// Claims of account-wide policies.
+    wide: Vec<(Keys, usize)>,
+}
+
+impl Claims {
+    fn add(&mut self, keys: Vec<Keys>, index: usize) {
+        for keys in keys {
+            match keys.plain() {
+                Some(segments) => drop(self.narrow.insert(segments, index)),
+                None => self.wide.push((keys, index)),
+            }
+        }
+    }
+
+    /// The first accepted policy that claims one of the keys, of those that count.
+    fn first_meeting(&self, keys: &[Keys], counts: impl Fn(usize) -> bool) -> Option<usize> {
+        let of_one = |keys: &Keys| {
+            let wide = self.wide.iter().filter(|(other, _)| keys.meets(other));
+            let wide = wide.map(|(_, index)| *index);
+            let narrow: Vec<usize> = match keys.plain() {
+                Some(segments) => {
+                    let above = (0..segments.len()).filter_map(|end| self.narrow.get(&segments[..end]));
+                    let within = self
+                        .narrow
+                        .range(segments.clone()..)
+                        .take_while(|(other, _)| other.starts_with(&segments))
+                        .map(|(_, index)| index);
+                    above.chain(within).copied().collect()
+                }
+                None => {
+                    let all = self.narrow.iter();
+                    all.filter(|(other, _)| keys.meets(&Keys::of_texts(other)))
+                        .map(|(_, index)| *index)
+                        .collect()
+                }
+            };
+            wide.chain(narrow).filter(|index| counts(*index)).min()
+        };
+        keys.iter().filter_map(of_one).min()
+    }
 }
 
 /// Two policies on one container where one releases local objects: only Sync goes with anything.
@@ -157,6 +202,19 @@ enum Segment {
 }
 
 impl Keys {
+    fn of_texts(texts: &[String]) -> Self {
+        Self(texts.iter().cloned().map(Segment::Text).collect())
+    }
+
+    /// The segments, if all are known.
+    fn plain(&self) -> Option<Vec<String>> {
+        let text = |segment: &Segment| match segment {
+            Segment::Text(text) => Some(text.clone()),
+            Segment::AnyHash => None,
+        };
+        self.0.iter().map(text).collect()
+    }
+
     /// Whether some key may be in both sets: equal, or one within the other.
     fn meets(&self, other: &Self) -> bool {
         self.0

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{Finding, ValidPolicy};
 use crate::credentials::{AccessKeys, Credentials, Login, PasswordLogin};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, MappingState};
 use crate::reason::PolicyFault;
 
 /// A Kubernetes Secret as far as it matters here. It cannot be printed.
@@ -27,6 +27,17 @@ pub struct ConfigMapObject {
     data: BTreeMap<String, String>,
 }
 
+/// What a policy becomes with what it refers to, as far as that is there.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The mapping, with its certificates.
+    pub mapping: Mapping,
+    /// The credentials, under the id that the mapping names.
+    pub credentials: Option<Credentials>,
+    /// Everything that is missing or cannot be. Values of a Secret are never quoted.
+    pub findings: Vec<Finding>,
+}
+
 /// Puts together what an agent needs: the mapping with its certificates, and the credentials under the id that the
 /// mapping names. `secret` and `config_map` are the objects that the policy names, where they are there.
 ///
@@ -37,12 +48,35 @@ pub fn resolve(
     secret: Option<&SecretObject>,
     config_map: Option<&ConfigMapObject>,
 ) -> Result<(Mapping, Credentials), Vec<Finding>> {
+    let Resolved {
+        mapping,
+        credentials,
+        findings,
+    } = look_up(policy, secret, config_map);
+    match credentials {
+        Some(credentials) if findings.is_empty() => Ok((mapping, credentials)),
+        _ => Err(findings),
+    }
+}
+
+/// As [`resolve`], where what is missing may still come. A mapping without its credentials is refused by every agent,
+/// yet keeps its place: nobody else takes over its keys or its container meanwhile. One without its certificates is
+/// suspended, so that nothing is sent to whom they were to be asked of.
+#[must_use]
+pub fn look_up(
+    policy: &ValidPolicy,
+    secret: Option<&SecretObject>,
+    config_map: Option<&ConfigMapObject>,
+) -> Resolved {
     let mut mapping = policy.mapping.clone();
     let mut findings = Vec::new();
 
     match certificates(policy, config_map) {
         Ok(certificates) => mapping.target.ca_bundle = certificates,
-        Err(finding) => findings.push(finding),
+        Err(finding) => {
+            mapping.state = MappingState::Suspended;
+            findings.push(finding);
+        }
     }
     let path = "spec.target.credentials.secretRef";
     let credentials = match secret {
@@ -58,9 +92,10 @@ pub fn resolve(
             None
         }
     };
-    match credentials {
-        Some(credentials) if findings.is_empty() => Ok((mapping, credentials)),
-        _ => Err(findings),
+    Resolved {
+        mapping,
+        credentials,
+        findings,
     }
 }
 

@@ -1,0 +1,236 @@
+//! The conditions of a policy, each with a reason of a closed list.
+
+use onespace_crds::{Condition, ConditionStatus};
+
+use super::{Standing, Sum, cut, time};
+use crate::reason::{ConditionReason, PauseReason, StallReason};
+use crate::validate::Finding;
+
+/// One condition, before it has a time.
+type Said = (&'static str, ConditionStatus, String, String);
+
+/// Pauses that no waiting mends.
+const NEEDS_A_PERSON: &[PauseReason] = &[
+    PauseReason::InvalidCredentials,
+    PauseReason::AccessDenied,
+    PauseReason::NoSuchBucket,
+    PauseReason::QuotaExceeded,
+    PauseReason::AddressDenied,
+    PauseReason::InternalEndpointRequired,
+    PauseReason::EndpointCannotDecrypt,
+    PauseReason::HeldSetFull,
+];
+
+/// All conditions. One whose status is what it was keeps its time. `moved`: the target is another one than before.
+pub(super) fn conditions(
+    generation: i64,
+    standing: Standing<'_>,
+    sum: &Sum,
+    previous: &[Condition],
+    moved: bool,
+    now: i64,
+) -> Vec<Condition> {
+    let before = |kind: &str| previous.iter().find(|condition| condition.kind == kind);
+    let was_complete = !moved
+        && before("InitialSyncComplete").is_some_and(|condition| condition.status == ConditionStatus::True);
+    let said = match standing {
+        Standing::Refused(findings) => refused(findings, was_complete),
+        Standing::Accepted(lacking) => accepted(lacking, sum, was_complete),
+    };
+    let timed = |(kind, status, reason, message): Said| {
+        let kept = before(kind)
+            .filter(|condition| condition.status == status)
+            .map(|condition| condition.last_transition_time.clone());
+        Some(Condition {
+            kind: kind.to_owned(),
+            status,
+            observed_generation: Some(generation),
+            last_transition_time: kept.or_else(|| time(now))?,
+            reason,
+            message: cut(&message, 1024),
+        })
+    };
+    said.into_iter().filter_map(timed).collect()
+}
+
+fn refused(findings: &[Finding], was_complete: bool) -> Vec<Said> {
+    use ConditionReason::NotAccepted;
+    use ConditionStatus::{False, True, Unknown};
+    let reason = findings
+        .first()
+        .map_or_else(|| NotAccepted.to_string(), |finding| finding.reason.to_string());
+    let message = in_words(findings);
+    vec![
+        ("Accepted", False, reason.clone(), message.clone()),
+        say("CredentialsReady", Unknown, NotAccepted, ""),
+        say("Ready", False, NotAccepted, "the condition Accepted says why"),
+        say("Reconciling", False, NotAccepted, ""),
+        ("Stalled", True, reason, message),
+        initial_sync(was_complete),
+        say("Degraded", False, NotAccepted, ""),
+    ]
+}
+
+fn accepted(lacking: &[Finding], sum: &Sum, was_complete: bool) -> Vec<Said> {
+    let complete = was_complete
+        || (sum.open > 0
+            && sum.with_databases == sum.first_pass_complete
+            && sum.silent.is_empty()
+            && sum.expected.is_none_or(|expected| sum.reporting >= expected)
+            && sum.current == sum.reporting);
+    let (ready, reconciling) = readiness(lacking, sum);
+    vec![
+        say("Accepted", ConditionStatus::True, ConditionReason::Accepted, ""),
+        credentials(lacking, sum),
+        ready,
+        reconciling,
+        stalled(lacking, sum),
+        initial_sync(complete),
+        degraded(sum),
+    ]
+}
+
+fn credentials(lacking: &[Finding], sum: &Sum) -> Said {
+    use ConditionStatus::{False, True};
+    let kind = "CredentialsReady";
+    if let Some(finding) = lacking.first() {
+        return (kind, False, finding.reason.to_string(), in_words(lacking));
+    }
+    let wrong = [PauseReason::InvalidCredentials, PauseReason::AccessDenied];
+    let mut paused = sum.paused.iter();
+    match paused.find(|(reason, _)| wrong.iter().any(|wrong| wrong.as_str() == reason)) {
+        Some((reason, message)) => (kind, False, reason.clone(), message.clone()),
+        None if sum.probed_at.is_some() => say(kind, True, ConditionReason::Working, ""),
+        None => say(kind, True, ConditionReason::Found, "no agent has tried them yet"),
+    }
+}
+
+/// Ready, and Reconciling.
+fn readiness(lacking: &[Finding], sum: &Sum) -> (Said, Said) {
+    use ConditionStatus::{False, True};
+    let ready = |status, reason: ConditionReason, message: &str| say("Ready", status, reason, message);
+    let still = |reason| say("Reconciling", False, reason, "");
+    let moving = |reason, message: &str| say("Reconciling", True, reason, message);
+    if let Some(finding) = lacking.first() {
+        let ready = ("Ready", False, finding.reason.to_string(), in_words(lacking));
+        return (ready, still(ConditionReason::Waiting));
+    }
+    if sum.reporting == 0 {
+        let message = "no agent reports this policy yet";
+        let reason = ConditionReason::NoAgent;
+        return (ready(False, reason, message), moving(reason, message));
+    }
+    if sum.current < sum.reporting {
+        let message = format!("{} of {} agents run this generation", sum.current, sum.reporting);
+        let reason = ConditionReason::AgentsBehind;
+        return (ready(False, reason, &message), moving(reason, &message));
+    }
+    if sum.refused.len() == sum.reporting as usize
+        && let Some((reason, message)) = sum.refused.first()
+    {
+        let ready = ("Ready", False, reason.clone(), message.clone());
+        return (ready, still(ConditionReason::Waiting));
+    }
+    if sum.paused.len() >= sum.with_databases.max(1) as usize
+        && let Some((reason, message)) = sum.paused.first()
+    {
+        let ready = ("Ready", False, reason.clone(), message.clone());
+        return (ready, still(ConditionReason::Waiting));
+    }
+    if sum.suspended {
+        let reason = ConditionReason::Suspended;
+        return (ready(True, reason, "spec.suspend is true"), still(reason));
+    }
+    if sum.open + sum.unreadable == 0 {
+        let reason = ConditionReason::SourceNotFound;
+        let message = "no agent has a database of this container: check the names of account and container, and whether every node has an agent";
+        return (ready(False, reason, message), still(reason));
+    }
+    let reason = ConditionReason::Running;
+    (ready(True, reason, ""), still(reason))
+}
+
+fn stalled(lacking: &[Finding], sum: &Sum) -> Said {
+    use ConditionStatus::{False, True};
+    let kind = "Stalled";
+    if let Some(finding) = lacking.first() {
+        return (kind, True, finding.reason.to_string(), in_words(lacking));
+    }
+    if let Some((id, count, reason)) = &sum.held_deletes {
+        let message = format!(
+            "{count} deletes are held: look at them, then release them with the annotation {}={id}",
+            crate::validate::RELEASE_DELETES
+        );
+        // Agents from before reasons held batches for their budget alone.
+        let reason = StallReason::from_word(reason).unwrap_or(StallReason::DeletesHeld);
+        return (kind, True, reason.to_string(), message);
+    }
+    let person =
+        |reason: &str| PauseReason::from_word(reason).is_none_or(|reason| NEEDS_A_PERSON.contains(&reason));
+    let mut why = sum.refused.iter().chain(&sum.paused);
+    match why.find(|(reason, _)| person(reason)) {
+        Some((reason, message)) => (kind, True, reason.clone(), message.clone()),
+        None => say(kind, False, ConditionReason::Progressing, ""),
+    }
+}
+
+fn initial_sync(complete: bool) -> Said {
+    let kind = "InitialSyncComplete";
+    if complete {
+        say(
+            kind,
+            ConditionStatus::True,
+            ConditionReason::FirstPassComplete,
+            "",
+        )
+    } else {
+        say(kind, ConditionStatus::False, ConditionReason::FirstPass, "")
+    }
+}
+
+fn degraded(sum: &Sum) -> Said {
+    use ConditionStatus::{False, True};
+    let kind = "Degraded";
+    let silent = sum.silent.len();
+    if silent > 0 {
+        let nodes: Vec<&str> = sum.silent.iter().map(String::as_str).take(5).collect();
+        let message = format!(
+            "{silent} agents do not answer ({}): their last numbers stand here",
+            nodes.join(", ")
+        );
+        return say(kind, True, ConditionReason::AgentUnreachable, &message);
+    }
+    if let Some(expected) = sum.expected.filter(|expected| sum.reporting < *expected)
+        && sum.reporting > 0
+    {
+        let message = format!(
+            "{} of {expected} nodes with a replica have an agent that reports",
+            sum.reporting
+        );
+        return say(kind, True, ConditionReason::AgentUnreachable, &message);
+    }
+    if let Some((reason, message)) = sum.refused.first().or(sum.paused.first()) {
+        return (kind, True, reason.clone(), message.clone());
+    }
+    if sum.unreadable > 0 {
+        let message = format!(
+            "{} container databases cannot be read: agents' logs say why",
+            sum.unreadable
+        );
+        return say(kind, True, ConditionReason::DatabasesUnreadable, &message);
+    }
+    say(kind, False, ConditionReason::Healthy, "")
+}
+
+fn say(kind: &'static str, status: ConditionStatus, reason: ConditionReason, message: &str) -> Said {
+    (kind, status, reason.to_string(), message.to_owned())
+}
+
+/// All findings, as one text.
+fn in_words(findings: &[Finding]) -> String {
+    let words: Vec<String> = findings
+        .iter()
+        .map(|finding| format!("{}: {}", finding.path, finding.message))
+        .collect();
+    words.join("; ")
+}

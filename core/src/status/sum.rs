@@ -1,0 +1,213 @@
+//! What several agents report of one mapping, as one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::report::{HeldRow, MappingReport, Report, RunState, Totals, unix_seconds};
+
+/// What one agent said last. A silent agent's last words stay.
+#[derive(Clone, Debug, Default)]
+pub struct AgentView {
+    /// The node as the ring names it.
+    pub node: String,
+    /// It answered the last time.
+    pub reachable: bool,
+    /// When it answered last, in seconds since 1970.
+    pub as_of: i64,
+    /// Where to go on from when it is asked again.
+    pub revision: Option<String>,
+    /// The revision of the files that it runs.
+    pub config_revision: String,
+    /// Mappings that it refuses: reason and message.
+    pub refused: BTreeMap<String, (String, String)>,
+    /// Mappings by id.
+    pub mappings: BTreeMap<String, MappingReport>,
+}
+
+impl AgentView {
+    /// Takes one page of an answer: the first names the revision to go on from, and says whether it is a full answer.
+    pub fn take(&mut self, report: Report, first: bool, now: i64) {
+        let Report {
+            agent,
+            config,
+            revision,
+            full,
+            next: _,
+            removed,
+            mappings,
+        } = report;
+        if first {
+            if full {
+                self.mappings.clear();
+            }
+            self.revision = Some(revision);
+        }
+        self.node = agent.node;
+        self.reachable = true;
+        self.as_of = now;
+        self.config_revision = config.revision;
+        self.refused = config
+            .refused
+            .into_iter()
+            .map(|refused| (refused.id, (refused.reason, refused.message)))
+            .collect();
+        for id in removed {
+            self.mappings.remove(&id.0);
+        }
+        for mapping in mappings {
+            self.mappings.insert(mapping.id.clone(), mapping);
+        }
+    }
+}
+
+/// All agents' reports of one mapping. Every row is counted by one agent alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sum {
+    /// Agents that ever reported it.
+    pub known: u32,
+    /// Nodes that the ring names for it; none while no agent reports.
+    pub expected: Option<u32>,
+    /// Agents that report it now.
+    pub reporting: u32,
+    /// Of these, how many run the generation that is asked for.
+    pub current: u32,
+    /// Agents that are silent.
+    pub silent: BTreeSet<String>,
+    /// Databases that are followed.
+    pub open: u64,
+    /// Databases that cannot be read.
+    pub unreadable: u64,
+    /// Agents with databases.
+    pub with_databases: u32,
+    /// Of these, how many have completed every first pass.
+    pub first_pass_complete: u32,
+    /// Every agent does as the policy says and stands still.
+    pub suspended: bool,
+    /// Why agents with databases are paused: reason and message.
+    pub paused: Vec<(String, String)>,
+    /// Why agents refuse it: reason and message.
+    pub refused: Vec<(String, String)>,
+    /// Rows that wait.
+    pub pending: u64,
+    /// Time of the oldest, in seconds since 1970.
+    pub oldest_pending: Option<i64>,
+    /// What was done.
+    pub totals: Totals,
+    /// Rows that are held.
+    pub held: u64,
+    /// The latest five of them.
+    pub latest: Vec<HeldRow>,
+    /// The first batch of deletes that waits for a person: id, size, and why.
+    pub held_deletes: Option<(String, u64, String)>,
+    /// The trigger that every agent has handled.
+    pub handled_retry: Option<String>,
+    /// What the remote can do.
+    pub capabilities: BTreeSet<String>,
+    /// When that was found out, in seconds since 1970.
+    pub probed_at: Option<i64>,
+    /// The oldest of the agents' answers, in seconds since 1970.
+    pub as_of: Option<i64>,
+}
+
+/// Sums up what agents say of one mapping. Counts add, `oldest` takes the minimum, ring nodes unite.
+#[must_use]
+pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a AgentView>) -> Sum {
+    let mut sum = Sum::default();
+    let mut ring: BTreeSet<&str> = BTreeSet::new();
+    let mut retries: BTreeSet<Option<&str>> = BTreeSet::new();
+    let mut running = 0_u32;
+    for agent in agents {
+        if let Some(refusal) = agent.refused.get(id)
+            && agent.reachable
+        {
+            sum.known += 1;
+            sum.reporting += 1;
+            sum.current += 1;
+            sum.refused.push(refusal.clone());
+        }
+        let Some(report) = agent.mappings.get(id) else {
+            continue;
+        };
+        add(&mut sum, agent, report, generation);
+        running += u32::from(report.state != RunState::Suspended);
+        ring.extend(report.ring_nodes.iter().map(String::as_str));
+        if agent.reachable && report.databases.open > 0 {
+            retries.insert(report.handled.retry.as_deref());
+        }
+    }
+    sum.suspended = sum.known > 0 && running == 0;
+    sum.expected = (!ring.is_empty()).then(|| u32::try_from(ring.len()).unwrap_or(u32::MAX));
+    sum.latest.sort_by(|one, other| other.since.cmp(&one.since));
+    sum.latest.truncate(5);
+    if let (1, Some(Some(token))) = (retries.len(), retries.first()) {
+        sum.handled_retry = Some((*token).to_owned());
+    }
+    sum
+}
+
+fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64) {
+    let MappingReport {
+        id: _,
+        policy,
+        state,
+        reason,
+        message,
+        ring_nodes: _,
+        databases,
+        initial_pass_complete,
+        pending,
+        verify: _,
+        held,
+        held_deletes,
+        handled: _,
+        totals,
+        remote,
+        ..
+    } = report;
+    sum.known += 1;
+    if agent.reachable {
+        sum.reporting += 1;
+        let runs = policy.as_ref().map(|policy| policy.generation);
+        sum.current += u32::from(runs.is_some_and(|runs| runs >= generation));
+    } else {
+        sum.silent.insert(agent.node.clone());
+    }
+    sum.open += databases.open;
+    sum.unreadable += databases.unreadable;
+    let why = || {
+        (
+            reason.clone().unwrap_or_default(),
+            message.clone().unwrap_or_default(),
+        )
+    };
+    if databases.open + databases.unreadable > 0 {
+        sum.with_databases += 1;
+        sum.first_pass_complete += u32::from(*initial_pass_complete);
+    }
+    match state {
+        // An agent that has nothing to do may be paused, too: it cannot know whether it has.
+        RunState::Paused => sum.paused.push(why()),
+        RunState::Refused => sum.refused.push(why()),
+        RunState::Running | RunState::Suspended | RunState::Removing => {}
+    }
+    sum.pending += pending.rows;
+    let oldest = pending.oldest.as_deref().and_then(unix_seconds);
+    sum.oldest_pending = least(sum.oldest_pending, oldest);
+    sum.totals += *totals;
+    sum.held += held.rows;
+    sum.latest.extend(held.latest.iter().cloned());
+    if let Some(batch) = held_deletes {
+        let batch = (batch.id.clone(), batch.rows, batch.reason.clone());
+        sum.held_deletes = least(sum.held_deletes.take(), Some(batch));
+    }
+    let able = remote.capabilities.iter().filter(|(_, able)| **able);
+    sum.capabilities.extend(able.map(|(name, _)| name.clone()));
+    sum.probed_at = least(sum.probed_at, remote.probed_at.as_deref().and_then(unix_seconds));
+    sum.as_of = least(sum.as_of, Some(agent.as_of));
+}
+
+fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,335 @@
+use onespace_crds::{Condition, ConditionStatus};
+use serde_json::json;
+
+use super::*;
+use crate::reason::PolicyFault;
+use crate::report::{MappingReport, Report, RunState};
+
+const NOW: i64 = 1_800_000_000;
+
+fn report(state: RunState) -> MappingReport {
+    let mut report: MappingReport = serde_json::from_value(json!({
+        "id": "a1", "policy": {"namespace": "swift", "name": "photos", "generation": 2}, "state": "Running",
+        "ringNodes": ["10.0.0.1:6201", "10.0.0.2:6201"],
+        "databases": {"open": 1, "unreadable": 0}, "initialPassComplete": true,
+        "pending": {"rows": 3, "exact": true, "oldest": "2026-01-01T00:00:00Z"},
+        "verify": {"rows": 0},
+        "held": {"rows": 1, "full": false, "latest": [
+            {"object": "c/o", "reason": "TooLarge", "attempts": 1, "since": "2026-01-01T00:00:00Z"},
+        ]},
+        "handled": {"retry": "t"},
+        "totals": {"objects": 5, "bytes": 50, "deletes": 1, "released": 0, "verified": 0, "repaired": 0},
+        "remote": {"reachable": true, "capabilities": {"conditions": true, "tags": false}, "probedAt": "2026-01-01T00:00:00Z"},
+    }))
+    .unwrap();
+    report.state = state;
+    report
+}
+
+fn agent(node: &str, report: MappingReport) -> AgentView {
+    let mut view = AgentView::default();
+    let answer = Report {
+        agent: crate::report::AgentInfo {
+            node: node.to_owned(),
+            ..Default::default()
+        },
+        revision: "boot:1".to_owned(),
+        full: true,
+        mappings: vec![report],
+        ..Report::default()
+    };
+    view.take(answer, true, NOW);
+    view
+}
+
+fn of(agents: &[AgentView], previous: &SyncPolicyStatus) -> SyncPolicyStatus {
+    let sum = sum("a1", 2, agents);
+    status(2, None, Standing::Accepted(&[]), &sum, previous, NOW)
+}
+
+fn said<'a>(status: &'a SyncPolicyStatus, kind: &str) -> (ConditionStatus, &'a str) {
+    let found = |condition: &&Condition| condition.kind == kind;
+    let condition = status.conditions.iter().find(found).unwrap();
+    (condition.status, &condition.reason)
+}
+
+fn both() -> Vec<AgentView> {
+    ["10.0.0.1:6201", "10.0.0.2:6201"]
+        .map(|node| agent(node, report(RunState::Running)))
+        .to_vec()
+}
+
+#[test]
+fn counts_add_and_the_oldest_counts() {
+    let mut agents = both();
+    let second = agents[1].mappings.get_mut("a1").unwrap();
+    second.pending.oldest = Some("2025-01-01T00:00:00Z".to_owned());
+    let status = of(&agents, &SyncPolicyStatus::default());
+    let progress = status.progress.clone().unwrap();
+    assert_eq!((progress.pending, progress.objects, progress.bytes), (6, 10, 100));
+    assert_eq!(
+        progress.oldest_pending.unwrap().0.to_string(),
+        "2025-01-01T00:00:00Z"
+    );
+    let failed = status.failed.clone().unwrap();
+    assert_eq!((failed.count, failed.latest.len()), (2, 2));
+    let agents = status.agents.clone().unwrap();
+    assert_eq!(
+        (agents.expected, agents.reporting, agents.current),
+        (Some(2), 2, 2)
+    );
+    assert_eq!(status.remote.clone().unwrap().capabilities, ["conditions"]);
+    assert_eq!(status.last_handled_retry.as_deref(), Some("t"));
+    assert_eq!(said(&status, "Ready"), (ConditionStatus::True, "Running"));
+    assert_eq!(said(&status, "Degraded"), (ConditionStatus::False, "Healthy"));
+    assert_eq!(
+        said(&status, "InitialSyncComplete"),
+        (ConditionStatus::True, "FirstPassComplete")
+    );
+}
+
+#[test]
+fn a_silent_agents_last_numbers_stay_and_the_policy_is_degraded() {
+    let mut agents = both();
+    agents[1].reachable = false;
+    let status = of(&agents, &SyncPolicyStatus::default());
+    assert_eq!(status.progress.clone().unwrap().pending, 6);
+    assert_eq!(
+        said(&status, "Degraded"),
+        (ConditionStatus::True, "AgentUnreachable")
+    );
+    assert_eq!(said(&status, "Ready"), (ConditionStatus::True, "Running"));
+}
+
+#[test]
+fn a_node_of_the_ring_without_an_agent_is_told() {
+    let status = of(&both()[..1], &SyncPolicyStatus::default());
+    assert_eq!(
+        said(&status, "Degraded"),
+        (ConditionStatus::True, "AgentUnreachable")
+    );
+    assert_eq!(said(&status, "InitialSyncComplete").0, ConditionStatus::False);
+}
+
+#[test]
+fn an_agent_that_runs_an_older_generation_keeps_it_from_being_ready() {
+    let mut agents = both();
+    agents[0]
+        .mappings
+        .get_mut("a1")
+        .unwrap()
+        .policy
+        .as_mut()
+        .unwrap()
+        .generation = 1;
+    let status = of(&agents, &SyncPolicyStatus::default());
+    assert_eq!(said(&status, "Ready"), (ConditionStatus::False, "AgentsBehind"));
+    assert_eq!(said(&status, "Reconciling").0, ConditionStatus::True);
+}
+
+#[test]
+fn without_agents_without_databases_and_without_a_way_to_the_remote_it_is_not_ready() {
+    let status = of(&[], &SyncPolicyStatus::default());
+    assert_eq!(said(&status, "Ready"), (ConditionStatus::False, "NoAgent"));
+    assert!(status.progress.is_none());
+
+    let mut agents = both();
+    for agent in &mut agents {
+        agent.mappings.get_mut("a1").unwrap().databases.open = 0;
+    }
+    let status = of(&agents, &SyncPolicyStatus::default());
+    assert_eq!(said(&status, "Ready"), (ConditionStatus::False, "SourceNotFound"));
+
+    for (reason, stalled, credentials) in [
+        (
+            "InvalidCredentials",
+            ConditionStatus::True,
+            ConditionStatus::False,
+        ),
+        ("NoSuchBucket", ConditionStatus::True, ConditionStatus::True),
+        ("Unreachable", ConditionStatus::False, ConditionStatus::True),
+    ] {
+        let mut agents = both();
+        for agent in &mut agents {
+            let report = agent.mappings.get_mut("a1").unwrap();
+            report.state = RunState::Paused;
+            report.reason = Some(reason.to_owned());
+        }
+        let status = of(&agents, &SyncPolicyStatus::default());
+        assert_eq!(said(&status, "Ready"), (ConditionStatus::False, reason));
+        assert_eq!(said(&status, "Stalled").0, stalled, "{reason}");
+        assert_eq!(said(&status, "CredentialsReady").0, credentials, "{reason}");
+        agents[1] = both().remove(1);
+        let status = of(&agents, &SyncPolicyStatus::default());
+        assert_eq!(
+            said(&status, "Ready").0,
+            ConditionStatus::True,
+            "one of two works"
+        );
+        assert_eq!(said(&status, "Degraded"), (ConditionStatus::True, reason));
+    }
+}
+
+#[test]
+fn held_deletes_wait_for_a_person_who_is_told_how_to_release_them() {
+    let mut agents = both();
+    agents[1].mappings.get_mut("a1").unwrap().held_deletes = Some(crate::report::HeldDeletes {
+        id: "batch-7".to_owned(),
+        rows: 70,
+        reason: "MassDelete".to_owned(),
+    });
+    let status = of(&agents, &SyncPolicyStatus::default());
+    assert_eq!(said(&status, "Stalled"), (ConditionStatus::True, "MassDelete"));
+    let stalled = |condition: &&Condition| condition.kind == "Stalled";
+    let message = &status.conditions.iter().find(stalled).unwrap().message;
+    assert!(
+        message.contains("onespace.dev/release-deletes=batch-7"),
+        "{message}"
+    );
+    let held = status.held_deletes.clone().unwrap();
+    assert_eq!((held.id.as_str(), held.count), ("batch-7", 70));
+}
+
+#[test]
+fn a_policy_that_is_not_accepted_says_why_and_that_a_person_must_act() {
+    let findings = [Finding::new(
+        "spec.exclude",
+        PolicyFault::InvalidPattern,
+        "no pattern",
+    )];
+    let status = status(
+        2,
+        None,
+        Standing::Refused(&findings),
+        &Sum::default(),
+        &SyncPolicyStatus::default(),
+        NOW,
+    );
+    assert_eq!(
+        said(&status, "Accepted"),
+        (ConditionStatus::False, "InvalidPattern")
+    );
+    assert_eq!(
+        said(&status, "Stalled"),
+        (ConditionStatus::True, "InvalidPattern")
+    );
+    assert_eq!(said(&status, "Ready"), (ConditionStatus::False, "NotAccepted"));
+    assert!(status.conditions[0].message.contains("spec.exclude: no pattern"));
+}
+
+#[test]
+fn the_initial_sync_stays_complete_until_the_target_changes() {
+    let mapping = |bucket: &str| {
+        let policy = json!({
+            "apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy",
+            "metadata": {"name": "photos", "namespace": "swift"},
+            "spec": {"mode": "Sync", "source": {"account": "AUTH_test", "container": "/*"},
+                "target": {"protocol": "S3", "bucket": bucket, "credentials": {"secretRef": {"name": "keys"}}}},
+        });
+        crate::validate::validate(&serde_json::from_value(policy).unwrap())
+            .unwrap()
+            .mapping
+    };
+    let with = |bucket: &str, agents: &[AgentView], previous: &SyncPolicyStatus| {
+        let sum = sum("a1", 2, agents);
+        status(
+            2,
+            Some(&mapping(bucket)),
+            Standing::Accepted(&[]),
+            &sum,
+            previous,
+            NOW,
+        )
+    };
+    let first = with("one", &both(), &SyncPolicyStatus::default());
+    assert_eq!(first.source.as_deref(), Some("AUTH_test/*"));
+    assert_eq!(first.target.as_deref(), Some("s3://one"));
+    let later = with("one", &[], &first);
+    assert_eq!(said(&later, "InitialSyncComplete").0, ConditionStatus::True);
+    let moved = with("two", &[], &first);
+    assert_eq!(said(&moved, "InitialSyncComplete").0, ConditionStatus::False);
+}
+
+#[test]
+fn conditions_are_written_at_once_and_numbers_when_it_is_their_turn() {
+    let agents = both();
+    let written = of(&agents, &SyncPolicyStatus::default());
+    assert!(is_due(&SyncPolicyStatus::default(), &written, 0, 0));
+    assert!(!is_due(&written, &of(&agents, &written), 1_000, 0), "nothing new");
+
+    let mut later = agents.clone();
+    later[0].as_of += 500;
+    later[1].as_of += 500;
+    assert!(
+        !is_due(&written, &of(&later, &written), 1_000, 0),
+        "the time alone is nothing new"
+    );
+    later[0].mappings.get_mut("a1").unwrap().totals.objects += 1;
+    let counted = of(&later, &written);
+    assert!(!is_due(&written, &counted, COUNTERS_EVERY + 4, 5));
+    assert!(is_due(&written, &counted, COUNTERS_EVERY + 5, 5));
+
+    later[0].reachable = false;
+    assert!(is_due(&written, &of(&later, &written), 0, 0), "a condition");
+}
+
+#[test]
+fn a_condition_keeps_its_time_while_its_status_stays() {
+    let first = of(&[], &SyncPolicyStatus::default());
+    let sum = sum("a1", 2, &both());
+    let later = status(2, None, Standing::Accepted(&[]), &sum, &first, NOW + 60);
+    let at = |status: &SyncPolicyStatus, kind: &str| {
+        let mut conditions = status.conditions.iter();
+        let condition = conditions.find(|condition| condition.kind == kind).unwrap();
+        condition.last_transition_time.0.as_second()
+    };
+    assert_eq!(at(&later, "Accepted"), NOW);
+    assert_eq!(at(&later, "Ready"), NOW + 60);
+}
+
+#[test]
+fn an_answer_with_changes_alone_leaves_the_rest() {
+    let mut view = agent("n", report(RunState::Running));
+    let mut other = report(RunState::Suspended);
+    other.id = "b2".to_owned();
+    let changes = Report {
+        revision: "boot:2".to_owned(),
+        mappings: vec![other],
+        ..Report::default()
+    };
+    view.take(changes, true, NOW);
+    assert_eq!(view.mappings.keys().collect::<Vec<_>>(), ["a1", "b2"]);
+    assert_eq!(view.revision.as_deref(), Some("boot:2"));
+    let gone = Report {
+        removed: vec![crate::mapping::MappingId("a1".to_owned())],
+        ..Report::default()
+    };
+    view.take(gone, true, NOW);
+    assert_eq!(view.mappings.keys().collect::<Vec<_>>(), ["b2"]);
+}
+
+#[test]
+fn a_status_is_under_4_kib_whatever_the_agents_say() {
+    let long = "é".repeat(5_000);
+    let mut agents = both();
+    for agent in &mut agents {
+        let report = agent.mappings.get_mut("a1").unwrap();
+        report.state = RunState::Paused;
+        report.reason = Some("Unreachable".to_owned());
+        report.held.latest = vec![
+            HeldRow {
+                object: long.clone(),
+                reason: "TooLarge".to_owned(),
+                message: long.clone(),
+                attempts: 1,
+                since: "2026-01-01T00:00:00Z".to_owned(),
+                next_try: None,
+            };
+            5
+        ];
+    }
+    let status = of(&agents, &SyncPolicyStatus::default());
+    let failed = status.failed.as_ref().unwrap();
+    assert!(failed.latest.iter().all(|row| row.object.len() <= 256));
+    assert!(serde_json::to_vec(&status).unwrap().len() < 4096);
+}
