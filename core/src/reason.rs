@@ -80,6 +80,9 @@ reasons! {
         UnreadableRow,
         /// The object changed while it was copied.
         ChangedMeanwhile,
+        /// No failure: its bytes, or those of an earlier version of the name, are still on their way to the remote. It
+        /// counts as pending.
+        Transferring,
     }
 }
 

@@ -196,6 +196,10 @@ pub struct HeldReport {
     /// How many that it verifies for others: they count as rows to be verified. Not on the wire.
     #[serde(skip)]
     pub of_others: u64,
+    /// How many of this agent's own are on their way to the remote, and the oldest of them: they count as pending. Not
+    /// on the wire.
+    #[serde(skip)]
+    pub transferring: (u64, Option<crate::timestamp::Timestamp>),
     /// The set is full: the watermark stands still.
     pub full: bool,
     /// Up to five of the latest.

@@ -5,6 +5,7 @@
 //! the remote. So a lane claims the names of its rows while it reads them, and whoever claims a name later waits.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use onespace_core::planted::{Fault, planted};
@@ -13,18 +14,25 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 /// The claims on one mapping's names.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
-    names: Arc<Mutex<HashMap<Name, VecDeque<Arc<Notify>>>>>,
+    names: Arc<Mutex<HashMap<Name, VecDeque<Arc<Place>>>>>,
     readers: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 type Name = (String, String);
+
+#[derive(Debug, Default)]
+struct Place {
+    turn: Notify,
+    /// Its work takes longer than a turn.
+    lengthy: AtomicBool,
+}
 
 /// A place in the queue for a name; dropping it lets the next one go on.
 #[derive(Debug)]
 pub struct Claim {
     claims: Claims,
     name: Name,
-    turn: Arc<Notify>,
+    place: Arc<Place>,
 }
 
 impl Claims {
@@ -42,18 +50,18 @@ impl Claims {
     #[must_use]
     pub fn claim(&self, container: &str, name: &str) -> Claim {
         let name = (container.to_owned(), name.to_owned());
-        let turn = Arc::new(Notify::new());
+        let place = Arc::new(Place::default());
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = names.entry(name.clone()).or_default();
-        queue.push_back(turn.clone());
+        queue.push_back(place.clone());
         if queue.len() == 1 {
-            turn.notify_one();
+            place.turn.notify_one();
         }
         drop(names);
         Claim {
             claims: self.clone(),
             name,
-            turn,
+            place,
         }
     }
 }
@@ -64,7 +72,22 @@ impl Claim {
         if planted(Fault::NoOrderPerName) {
             return;
         }
-        self.turn.notified().await;
+        self.place.turn.notified().await;
+    }
+
+    /// Notes that the work under this claim will outlast the turn that began it.
+    pub fn is_lengthy(&self) {
+        self.place.lengthy.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether such work has to end before this claim's turn comes.
+    #[must_use]
+    pub fn waits_for_long(&self) -> bool {
+        let names = self.claims.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = names.get(&self.name).into_iter().flatten();
+        before
+            .take_while(|place| !Arc::ptr_eq(place, &self.place))
+            .any(|place| place.lengthy.load(Ordering::Relaxed))
     }
 }
 
@@ -74,13 +97,13 @@ impl Drop for Claim {
         let Some(queue) = names.get_mut(&self.name) else {
             return;
         };
-        let was_first = queue.front().is_some_and(|first| Arc::ptr_eq(first, &self.turn));
-        queue.retain(|waiting| !Arc::ptr_eq(waiting, &self.turn));
+        let was_first = queue.front().is_some_and(|first| Arc::ptr_eq(first, &self.place));
+        queue.retain(|waiting| !Arc::ptr_eq(waiting, &self.place));
         match queue.front() {
             None => {
                 names.remove(&self.name);
             }
-            Some(next) if was_first => next.notify_one(),
+            Some(next) if was_first => next.turn.notify_one(),
             Some(_) => {}
         }
     }
@@ -102,6 +125,22 @@ mod tests {
         assert!(second.turn().now_or_never().is_none());
         drop(first);
         assert!(second.turn().now_or_never().is_some());
+    }
+
+    #[test]
+    fn who_waits_for_lengthy_work_can_tell() {
+        let claims = Claims::default();
+        let (first, second, other) = (
+            claims.claim("c", "a"),
+            claims.claim("c", "a"),
+            claims.claim("c", "b"),
+        );
+        assert!(!second.waits_for_long());
+        first.is_lengthy();
+        assert!(second.waits_for_long());
+        assert!(!first.waits_for_long() && !other.waits_for_long());
+        drop(first);
+        assert!(!second.waits_for_long());
     }
 
     #[test]

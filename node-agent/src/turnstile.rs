@@ -3,9 +3,12 @@
 //! However many are alone, some workers stay free for a newcomer: with n mappings at work each gets at most
 //! 1/(n + 1) of them (at least one). So neither a first copy of ten million objects nor one slow remote keeps others
 //! from working.
+//!
+//! Work that takes long goes on beside the workers, in a bounded number of places shared in the same way: huge objects
+//! take no worker from small ones.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use onespace_core::mapping::MappingId;
 use tokio::sync::oneshot;
@@ -24,6 +27,9 @@ struct Inner {
     total: usize,
     busy: usize,
     mappings: BTreeMap<MappingId, Share>,
+    /// Places beside the workers, and who has how many.
+    beside: usize,
+    lingering: BTreeMap<MappingId, usize>,
     /// Counts grants, so that ties go to whoever waited longest.
     clock: u64,
 }
@@ -48,16 +54,35 @@ pub struct Pass {
     turnstile: Turnstile,
     mapping: MappingId,
     flow: Flow,
+    lingers: bool,
+}
+
+impl Pass {
+    /// Gives the worker back and goes on beside; `false` = no place is free there, and nothing changed.
+    pub fn linger(&mut self) -> bool {
+        let mut inner = self.turnstile.lock();
+        if self.lingers || !inner.may_linger(&self.mapping) {
+            return self.lingers;
+        }
+        *inner.lingering.entry(self.mapping.clone()).or_default() += 1;
+        inner.leave(&self.mapping, &self.flow);
+        self.lingers = true;
+        drop(inner);
+        self.turnstile.grant();
+        true
+    }
 }
 
 impl Turnstile {
-    /// So many workers.
+    /// So many workers, and a quarter as many places beside them.
     #[must_use]
     pub fn new(total: usize) -> Self {
         let inner = Inner {
             total: total.max(1),
             busy: 0,
             mappings: BTreeMap::new(),
+            beside: (total / 4).max(2),
+            lingering: BTreeMap::new(),
             clock: 0,
         };
         Self {
@@ -65,12 +90,16 @@ impl Turnstile {
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for a worker.
     pub async fn enter(&self, mapping: &MappingId, flow: &Flow) -> Pass {
         loop {
             let (sender, receiver) = oneshot::channel();
             {
-                let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut inner = self.lock();
                 let share = inner.mappings.entry(mapping.clone()).or_default();
                 share
                     .flows
@@ -89,12 +118,13 @@ impl Turnstile {
     fn grant(&self) {
         let mut unclaimed = Vec::new();
         {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = self.lock();
             while let Some((mapping, flow, sender)) = inner.next() {
                 let pass = Pass {
                     turnstile: self.clone(),
                     mapping,
                     flow,
+                    lingers: false,
                 };
                 // Whoever waited may have gone: its pass comes back when dropped, outside of the lock.
                 if let Err(pass) = sender.send(pass) {
@@ -135,6 +165,22 @@ impl Inner {
         Some((mapping, flow, sender))
     }
 
+    fn may_linger(&self, mapping: &MappingId) -> bool {
+        let newcomer = usize::from(!self.lingering.contains_key(mapping));
+        let share = cap(self.beside, self.lingering.len() + newcomer);
+        self.lingering.values().sum::<usize>() < self.beside
+            && self.lingering.get(mapping).is_none_or(|has| *has < share)
+    }
+
+    fn stay_no_longer(&mut self, mapping: &MappingId) {
+        if let Some(has) = self.lingering.get_mut(mapping) {
+            *has -= 1;
+            if *has == 0 {
+                self.lingering.remove(mapping);
+            }
+        }
+    }
+
     fn leave(&mut self, mapping: &MappingId, flow: &Flow) {
         self.busy -= 1;
         let Some(share) = self.mappings.get_mut(mapping) else {
@@ -169,12 +215,12 @@ fn cap(total: usize, active: usize) -> usize {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut inner = self
-            .turnstile
-            .inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        inner.leave(&self.mapping, &self.flow);
+        let mut inner = self.turnstile.lock();
+        if self.lingers {
+            inner.stay_no_longer(&self.mapping);
+        } else {
+            inner.leave(&self.mapping, &self.flow);
+        }
         drop(inner);
         self.turnstile.grant();
     }
@@ -224,6 +270,27 @@ mod tests {
         assert!(waits.as_mut().now_or_never().is_none());
         drop(a);
         assert!(waits.now_or_never().is_some());
+    }
+
+    #[test]
+    fn work_that_takes_long_takes_no_worker_and_a_bounded_number_of_places() {
+        let turnstile = Turnstile::new(32);
+        let mut greedy = take_all(&turnstile, "greedy", "db");
+        let long = greedy
+            .iter_mut()
+            .filter_map(|pass| pass.linger().then_some(()))
+            .count();
+        assert_eq!(long, 4, "half of the places");
+        assert_eq!(
+            take_all(&turnstile, "greedy", "db").len(),
+            4,
+            "its workers came back"
+        );
+        let mut newcomer = take_all(&turnstile, "newcomer", "db");
+        assert!(newcomer[0].linger() && newcomer[0].linger());
+        drop((greedy, newcomer));
+        let inner = turnstile.inner.lock().unwrap();
+        assert_eq!((inner.busy, inner.lingering.len()), (0, 0));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use onespace_core::reason::HoldReason;
 use onespace_core::report::RunState;
 use onespace_node_agent::clock::Clock;
 use onespace_node_agent::mapping_task::Command;
-use onespace_node_agent::state::{DatabaseKey, HeldKey};
+use onespace_node_agent::state::{DatabaseKey, HeldKey, Holding};
 use world::{CONTAINER, World, mapping, pass, path, settle};
 
 fn seconds(count: u64) -> Duration {
@@ -117,12 +117,14 @@ async fn rows_that_are_held_for_a_database_that_is_gone_are_held_no_longer() {
         },
         name: "o".into(),
     };
-    let held = Hold::new(HoldReason::Refused, "no");
-    world
-        .state
-        .hold(&key, 1, true, &held, world.clock.now(), 10)
-        .await
-        .unwrap();
+    let holding = Holding {
+        key,
+        row: 1,
+        own: true,
+        held: Hold::new(HoldReason::Refused, "no"),
+        since: world.clock.now(),
+    };
+    world.state.hold(holding, world.clock.now(), 10).await.unwrap();
     cleave(&world, "c#1", |_| true);
     assert_eq!(settle(&handle).await.held.rows, 1, "the root is still there");
     world.things().databases.remove(&path(CONTAINER));

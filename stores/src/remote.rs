@@ -159,7 +159,7 @@ pub enum RemoteError {
 }
 
 /// A remote store: S3, later Swift, and the simulation's. Keys are whole keys, as the naming rules made them.
-pub trait Remote: Send + Sync {
+pub trait Remote: Send + Sync + 'static {
     /// What is at this key. `None` = nothing.
     fn head(&self, key: &str) -> impl Future<Output = Result<Option<RemoteObject>, RemoteError>> + Send;
 

@@ -116,6 +116,7 @@ pub fn mends_itself(reason: HoldReason) -> bool {
         | R::SourceFailed
         | R::BodyAltered
         | R::ChangedMeanwhile
+        | R::Transferring
         | R::KeyForbidden
         | R::RemoteFailed => true,
         R::NameNotRepresentable

@@ -19,6 +19,7 @@ mod listing;
 mod look;
 mod reconcile;
 mod retry;
+mod transfer;
 mod turn;
 mod verify;
 
@@ -38,6 +39,7 @@ use crate::state::{Ahead, DatabaseKey, Progress, Reconciling, StateError};
 use crate::work::Work;
 
 pub use listing::Listing;
+pub use transfer::Transfer;
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,9 +84,28 @@ pub struct Turn<D, S, R, C> {
     pub halt: CancellationToken,
 }
 
+impl<D, S, R, C: Clone> Clone for Turn<D, S, R, C> {
+    fn clone(&self) -> Self {
+        Self {
+            work: self.work.clone(),
+            databases: self.databases.clone(),
+            replica: self.replica.clone(),
+            key: self.key.clone(),
+            progress: self.progress.clone(),
+            began_with: self.began_with.clone(),
+            followed_since: self.followed_since,
+            waited: self.waited,
+            suspects: self.suspects.clone(),
+            halt: self.halt.clone(),
+        }
+    }
+}
+
 /// How a turn ended.
 #[derive(Debug, Default)]
 pub struct Ended {
+    /// Copies that go on by themselves.
+    pub transfers: Vec<Transfer>,
     /// What was done.
     pub totals: Totals,
     /// Nothing is left to read on this lane for now.

@@ -11,14 +11,30 @@ use onespace_core::report::Totals;
 use onespace_core::row::Row;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
+use tokio_util::sync::CancellationToken;
 
+use super::transfer::{Copying, HandedOver, Transfer, behind_a_transfer};
 use super::{Ended, Lane, Turn, TurnError};
 use crate::claims::Claim;
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
 use crate::delete::Deleted;
-use crate::state::{Adopted, Advance, Ahead, Allowance, HeldKey, Kept, Looks, Passing, Waiting, Watermark};
+use crate::state::{
+    Adopted, Advance, Ahead, Allowance, HeldKey, Holding, Kept, Looks, Passing, Waiting, Watermark,
+};
 use crate::stop::{as_pause, from_state};
+use crate::turnstile::Pass;
+
+/// What bounds the work on a chunk.
+struct Bounds<'a> {
+    lane: Lane,
+    /// No row is begun after it.
+    halt: &'a CancellationToken,
+    flow: &'a str,
+    /// When the turn waits for copies no longer.
+    patience: tokio::time::Instant,
+    allowance: &'a Allowance,
+}
 
 /// One row of a chunk.
 #[derive(Debug)]
@@ -51,6 +67,8 @@ pub(crate) enum Task {
 /// What became of a chunk.
 #[derive(Debug)]
 pub(crate) struct Worked<P> {
+    /// Copies that go on by themselves.
+    pub transfers: Vec<Transfer>,
     pub watermark: Option<P>,
     pub totals: Totals,
     pub settled: Vec<(String, i64)>,
@@ -65,8 +83,29 @@ pub(crate) struct Worked<P> {
     pub whole: bool,
 }
 
-enum End {
+impl<P> Default for Worked<P> {
+    fn default() -> Self {
+        Self {
+            transfers: Vec::new(),
+            watermark: None,
+            totals: Totals::default(),
+            settled: Vec::new(),
+            adopted: Vec::new(),
+            looks: Looks::default(),
+            pause: None,
+            failed: Vec::new(),
+            held_set_full: false,
+            held_changed: false,
+            whole: true,
+        }
+    }
+}
+
+/// What became of one row.
+pub(super) enum End {
     Done(Done),
+    /// It is under way, and durably held meanwhile.
+    HandedOver(Transfer),
     Passed,
     /// A tombstone of a name that is alive under another storage policy: it says nothing about that row.
     Moot,
@@ -91,20 +130,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let halt = self.halt.child_token();
         let flow = format!("{}/{lane:?}", self.key.database);
         let mut window = Window::default();
-        let mut worked = Worked {
-            watermark: None,
-            totals: Totals::default(),
-            settled: Vec::new(),
-            adopted: Vec::new(),
-            looks: Looks::default(),
-            pause: None,
-            failed: Vec::new(),
-            held_set_full: false,
-            held_changed: false,
-            whole: true,
+        let mut worked = Worked::default();
+        let bounds = Bounds {
+            lane,
+            halt: &halt,
+            flow: &flow,
+            // A row that is begun last has as much time as the turn itself.
+            patience: tokio::time::Instant::now() + 2 * self.work.limits.turn,
+            allowance,
         };
+        let bounds = &bounds;
         let mut ends = FuturesUnordered::new();
-        let (halt, flow) = (&halt, &flow);
         for item in items {
             window.begin(item.position.clone());
             ends.push(async move {
@@ -115,9 +151,9 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     task,
                 } = item;
                 let link = matches!(&task, Task::Copy(row, ..) if row.may_change_unseen());
-                let end = self.one(rowid, &name, task, halt, flow, allowance).await;
+                let end = self.one(rowid, &name, task, bounds).await;
                 if matches!(end, End::Full | End::NoRoom | End::Pause(_)) {
-                    halt.cancel();
+                    bounds.halt.cancel();
                 }
                 (position, (name, rowid), link, end)
             });
@@ -133,48 +169,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             let Some((position, row, link, end)) = next else {
                 break;
             };
-            match &end {
-                End::Done(Done::Superseded) if link || lane == Lane::Look => {
-                    worked.looks.over.push(row.0.clone());
-                }
-                End::Done(_) | End::Held if link => worked.looks.again.push(row.0.clone()),
-                _ => {}
-            }
-            let finished = match end {
-                End::Done(done) => {
-                    self.count(&mut worked.totals, lane, &row.0, done);
-                    worked.settled.push(row);
-                    true
-                }
-                End::Adopted(adopted) => {
-                    self.count(&mut worked.totals, lane, &row.0, Done::InStep);
-                    worked.adopted.push(adopted);
-                    worked.settled.push(row);
-                    true
-                }
-                End::Passed => true,
-                End::Moot => {
-                    // Only its own entry goes. A live row of the name may wait under the same entry.
-                    if lane == Lane::Retry {
-                        worked.settled.push(row);
-                    }
-                    true
-                }
-                End::Held => {
-                    worked.held_changed = true;
-                    true
-                }
-                End::NotStarted | End::NoRoom => false,
-                End::Full => {
-                    worked.held_set_full = true;
-                    false
-                }
-                End::Pause(pause) => {
-                    worked.failed.push(row.1);
-                    worked.pause.get_or_insert(pause);
-                    false
-                }
-            };
+            let finished = self.take(&mut worked, lane, row, link, end);
             if finished || planted(Fault::WatermarkBeforeDurable) {
                 window.finish(&position);
             } else {
@@ -185,38 +180,125 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         worked
     }
 
-    async fn one(
+    /// Takes in what became of a row; returns whether the watermark may pass it.
+    pub(super) fn take<P>(
         &self,
-        rowid: i64,
-        name: &str,
-        task: Task,
-        halt: &tokio_util::sync::CancellationToken,
-        flow: &str,
-        allowance: &Allowance,
-    ) -> End {
-        let started = async |claim: &Claim| {
-            tokio::select! {
-                biased;
-                () = halt.cancelled() => None,
-                pass = async { claim.turn().await; self.work.turnstile.enter(&self.work.mapping.id, &flow.to_owned()).await } => Some(pass),
+        worked: &mut Worked<P>,
+        lane: Lane,
+        row: (String, i64),
+        link: bool,
+        end: End,
+    ) -> bool {
+        match &end {
+            End::Done(Done::Superseded) if link || lane == Lane::Look => {
+                worked.looks.over.push(row.0.clone());
             }
+            End::Done(_) | End::Held if link => worked.looks.again.push(row.0.clone()),
+            _ => {}
+        }
+        match end {
+            End::Done(done) => {
+                self.count(&mut worked.totals, lane, &row.0, done);
+                worked.settled.push(row);
+                true
+            }
+            End::Adopted(adopted) => {
+                self.count(&mut worked.totals, lane, &row.0, Done::InStep);
+                worked.adopted.push(adopted);
+                worked.settled.push(row);
+                true
+            }
+            End::Passed => true,
+            End::Moot => {
+                // Only its own entry goes. A live row of the name may wait under the same entry.
+                if lane == Lane::Retry {
+                    worked.settled.push(row);
+                }
+                true
+            }
+            End::Held => {
+                worked.held_changed = true;
+                true
+            }
+            End::HandedOver(transfer) => {
+                worked.transfers.push(transfer);
+                worked.held_changed = true;
+                true
+            }
+            End::NotStarted | End::NoRoom => false,
+            End::Full => {
+                worked.held_set_full = true;
+                false
+            }
+            End::Pause(pause) => {
+                worked.failed.push(row.1);
+                worked.pause.get_or_insert(pause);
+                false
+            }
+        }
+    }
+
+    /// Waits until a row may be worked on.
+    async fn started(&self, rowid: i64, name: &str, claim: &Claim, bounds: &Bounds<'_>) -> Result<Pass, End> {
+        let flow = bounds.flow.to_owned();
+        let pass = async {
+            claim.turn().await;
+            self.work.turnstile.enter(&self.work.mapping.id, &flow).await
         };
+        tokio::select! {
+            biased;
+            () = bounds.halt.cancelled() => Err(match claim.waits_for_long() {
+                true => self.hold(rowid, name, &behind_a_transfer()).await,
+                false => End::NotStarted,
+            }),
+            pass = pass => Ok(pass),
+        }
+    }
+
+    async fn one(&self, rowid: i64, name: &str, task: Task, bounds: &Bounds<'_>) -> End {
+        if let Task::Copy(_, _, claim) | Task::Delete(_, claim) = &task
+            && claim.waits_for_long()
+        {
+            return self.hold(rowid, name, &behind_a_transfer()).await;
+        }
         let result = match task {
             Task::Pass => return End::Passed,
             Task::Forget => return End::Done(Done::Superseded),
             Task::Settled(adopted) => return End::Adopted(adopted),
             Task::Hold(held) => Err(held.into()),
             Task::Copy(row, trust, claim) => {
-                let Some(_pass) = started(&claim).await else {
-                    return End::NotStarted;
+                let pass = match self.started(rowid, name, &claim, bounds).await {
+                    Ok(pass) => pass,
+                    Err(end) => return end,
                 };
-                Box::pin(self.work.copy(&self.replica.container, &row, trust)).await
+                let (time, link) = (row.time.newest(), row.may_change_unseen());
+                let mut result = self.begin_copy(row, trust);
+                match tokio::time::timeout_at(bounds.patience, &mut result).await {
+                    Ok(result) => result,
+                    Err(_) => {
+                        let copying = Copying {
+                            lane: bounds.lane,
+                            rowid,
+                            name: name.to_owned(),
+                            time,
+                            link,
+                            claim,
+                            pass,
+                            result,
+                        };
+                        match self.hand_over(copying).await {
+                            HandedOver::Yes(transfer) => return End::HandedOver(transfer),
+                            HandedOver::No(copying) => copying.result.await,
+                        }
+                    }
+                }
             }
             Task::Delete(row, claim) => {
-                let Some(_pass) = started(&claim).await else {
-                    return End::NotStarted;
+                let _pass = match self.started(rowid, name, &claim, bounds).await {
+                    Ok(pass) => pass,
+                    Err(end) => return end,
                 };
-                match Box::pin(self.delete_row(&row, allowance)).await {
+                match Box::pin(self.delete_row(&row, bounds.allowance)).await {
                     Ok(None) => return End::Moot,
                     Ok(Some(Deleted::Done(done))) => Ok(done),
                     Ok(Some(Deleted::OverBudget)) => return self.hold_delete(rowid, name).await,
@@ -224,10 +306,11 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 }
             }
             Task::DeleteForgotten(name, claim) => {
-                let Some(_pass) = started(&claim).await else {
-                    return End::NotStarted;
+                let _pass = match self.started(rowid, &name, &claim, bounds).await {
+                    Ok(pass) => pass,
+                    Err(end) => return end,
                 };
-                match Box::pin(self.delete_forgotten(&name, allowance)).await {
+                match Box::pin(self.delete_forgotten(&name, bounds.allowance)).await {
                     Ok(None) => return End::Moot,
                     Ok(Some(Deleted::Done(done))) => Ok(done),
                     Ok(Some(Deleted::OverBudget)) => return self.hold_delete(rowid, &name).await,
@@ -235,6 +318,11 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 }
             }
         };
+        self.judge(rowid, name, result).await
+    }
+
+    /// What the outcome of a row's work means.
+    pub(super) async fn judge(&self, rowid: i64, name: &str, result: Result<Done, Stop>) -> End {
         match result {
             Ok(done) => End::Done(done),
             Err(Stop::Pause(_)) if planted(Fault::PauseGivesUp) => End::Passed,
@@ -285,19 +373,15 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             policy = %self.work.policy_name(), object = %format_args!("{}/{name}", self.key.container),
             reason = %held.reason, "row held: {}", held.message
         );
-        match self
-            .work
-            .state
-            .hold(
-                &key,
-                rowid,
-                self.is_own(name),
-                held,
-                self.work.now(),
-                self.work.limits.held,
-            )
-            .await
-        {
+        let now = self.work.now();
+        let holding = Holding {
+            key,
+            row: rowid,
+            own: self.is_own(name),
+            held: held.clone(),
+            since: now,
+        };
+        match self.work.state.hold(holding, now, self.work.limits.held).await {
             Ok(Kept::Yes) => End::Held,
             Ok(Kept::Full) if planted(Fault::DroppedWhenFull) => End::Passed,
             Ok(Kept::Full) => End::Full,
@@ -340,6 +424,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     /// Records a turn's progress; what it did counts only if that succeeds.
     pub(crate) async fn record<P>(self, worked: Worked<P>, to: Option<Watermark>) -> Ended {
         let Worked {
+            transfers,
             watermark: _,
             totals,
             settled,
@@ -373,6 +458,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             }
         };
         Ended {
+            transfers,
             totals: counted,
             pause,
             failed,

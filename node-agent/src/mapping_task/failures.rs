@@ -20,6 +20,7 @@ use crate::lanes::Lane;
 #[derive(Clone, Debug)]
 pub(super) enum About {
     Turn { path: PathBuf, lane: Lane },
+    Transfer(PathBuf),
     Probe,
     Locate,
     Open(PathBuf),
@@ -61,6 +62,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
                 self.let_go();
             }
+            About::Transfer(path) => self.transfer_ended(&path),
             About::Probe => self.probing = false,
             About::Locate => self.locating = false,
             About::Open(path) => drop(self.opening.remove(&path)),

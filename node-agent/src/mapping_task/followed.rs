@@ -27,6 +27,9 @@ const REFUSED_REST: Duration = Duration::from_secs(60);
 /// How often a row may make the mapping pause while others succeed.
 const PAUSES: u32 = 2;
 
+/// Rows whose long copies made the mapping pause: as many are remembered.
+const BLAMED: usize = 100;
+
 /// A followed database.
 #[derive(Debug)]
 pub(crate) struct Followed {
@@ -35,6 +38,8 @@ pub(crate) struct Followed {
     pub progress: Progress,
     pub followed_since: Timestamp,
     pub running: BTreeSet<Lane>,
+    /// Copies that went on after their turns.
+    pub transfers: usize,
     pub listing: Listing,
     /// What is to be verified.
     pub verification: Verification,
@@ -58,6 +63,8 @@ pub(crate) struct Followed {
     rests: BTreeMap<Lane, Timestamp>,
     /// How often in a row these rows made a turn pause while others of it succeeded. One turn's rows at most.
     blamed: BTreeMap<Lane, BTreeMap<i64, u32>>,
+    /// The same of rows whose copies outlast their turns; as many as there are such copies, at most.
+    blamed_transfers: BTreeMap<i64, u32>,
     signature: Option<Signature>,
     changes: u64,
     follow_read: Option<u64>,
@@ -91,6 +98,7 @@ impl Followed {
             progress,
             followed_since: now,
             running: BTreeSet::new(),
+            transfers: 0,
             listing: Listing::default(),
             verification: Verification::default(),
             waits: None,
@@ -109,6 +117,7 @@ impl Followed {
             count_rests: None,
             rests: BTreeMap::new(),
             blamed: BTreeMap::new(),
+            blamed_transfers: BTreeMap::new(),
             signature: None,
             changes: 0,
             follow_read: None,
@@ -201,9 +210,22 @@ impl Followed {
         }
     }
 
+    /// Notes how a copy ended that outlasted its turn.
+    pub fn blame_transfer(&mut self, row: i64, made_it_pause: bool) {
+        match made_it_pause {
+            true => *self.blamed_transfers.entry(row).or_default() += 1,
+            false => drop(self.blamed_transfers.remove(&row)),
+        }
+        // A row that was replaced meanwhile never ends.
+        while self.blamed_transfers.len() > BLAMED {
+            self.blamed_transfers.pop_first();
+        }
+    }
+
     /// Rows whose next failure is their own.
     pub fn suspects(&self, lane: Lane) -> BTreeSet<i64> {
-        let blamed = self.blamed.get(&lane).into_iter().flatten();
+        let of_lane = self.blamed.get(&lane).into_iter().flatten();
+        let blamed = of_lane.chain(&self.blamed_transfers);
         blamed
             .filter(|(_, times)| **times >= PAUSES)
             .map(|(row, _)| *row)
@@ -239,6 +261,7 @@ impl Followed {
     pub fn is_idle(&self, now: Timestamp, deletes_stand_still: bool) -> bool {
         !self.leaving
             && self.running.is_empty()
+            && self.transfers == 0
             && self.signature.is_some()
             && !self.recount
             && [

@@ -143,6 +143,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     }
                 }
             }
+            Event::Transferred(path, row, ended) => self.apply_transfer(&path, row, *ended),
             Event::Probed(result) => self.apply_probe(result),
             Event::ProbeAbandoned => self.probing = false,
             Event::Turn {

@@ -6,6 +6,7 @@ mod looks;
 mod open;
 mod pause;
 mod report;
+mod transfers;
 mod turns;
 mod verification;
 
@@ -109,6 +110,8 @@ enum Event {
         passes: u64,
         result: Box<Result<(Ended, Listing), TurnError>>,
     },
+    /// A copy that went on by itself has ended: of which database, which row, and how.
+    Transferred(PathBuf, i64, Box<Option<Ended>>),
     Probed(Result<(Capabilities, Permissions), RemoteError>),
     ProbeAbandoned,
     Looked(String, Vec<(PathBuf, Result<Signature, DatabaseError>)>),

@@ -63,6 +63,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             }
         }
         self.paused = None;
+        // Whatever was on its way when the last task ended is not any more.
+        if let Err(error) = self.work.state.transfers_over(&mapping.id, None).await {
+            self.pause_for(from_state(&error));
+        }
         self.handle_retry_trigger().await;
         self.handle_release_trigger().await;
         self.refresh_held().await;

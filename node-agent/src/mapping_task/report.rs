@@ -86,6 +86,9 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             db.backlog.add_to(&mut pending, &mut oldest);
             db.verification.backlog.add_to(&mut verify, &mut oldest_verify);
         }
+        let (transferring, since) = self.held.transferring;
+        pending.rows += transferring;
+        oldest = oldest.into_iter().chain(since).min();
         pending.oldest = oldest.map(rfc3339);
         let probed = self.probed.as_ref();
         let remote_failure = self

@@ -81,7 +81,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 
     pub(super) async fn start_retries(&mut self, now: Timestamp) {
-        let nothing_waits = self.held.rows + self.held.of_others == 0 && self.released.is_empty();
+        let waiting = self.held.rows + self.held.of_others + self.held.transferring.0;
+        let nothing_waits = waiting == 0 && self.released.is_empty();
         if self.retrying || nothing_waits || self.located.is_none() {
             return;
         }
@@ -213,6 +214,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         listing: Listing,
     ) {
         let Ended {
+            transfers,
             totals,
             at_head,
             waits,
@@ -226,6 +228,9 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             refused,
         } = ended;
         self.unreadable.remove(path);
+        for transfer in transfers {
+            self.spawn_transfer(path, transfer);
+        }
         self.totals += totals;
         self.held_set_full |= held_set_full && lane != Lane::Verify;
         match lane {

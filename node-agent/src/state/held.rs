@@ -3,6 +3,7 @@
 
 use onespace_core::mapping::MappingId;
 use onespace_core::plan;
+use onespace_core::reason::HoldReason;
 use onespace_core::report::{HeldReport, HeldRow, rfc3339};
 use onespace_core::timestamp::Timestamp;
 use rusqlite::{OptionalExtension, params};
@@ -12,11 +13,17 @@ use super::{DatabaseKey, State, StateError};
 /// Rows of the held set that a report shows.
 const SHOWN: i64 = 5;
 
+/// The reason of rows that have not failed, but are under way.
+const TRANSFERRING: &str = HoldReason::Transferring.as_str();
+
 /// A name in a report is cut at so many bytes.
 const SHOWN_NAME: usize = 256;
 
 /// When rows of a database that is not there are looked at again.
 const ABSENT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How often it is checked whether a transfer is still under way; its end is noted at once.
+const TRANSFER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Which row waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +32,21 @@ pub struct HeldKey {
     pub database: DatabaseKey,
     /// Object name. A later row of the name replaces its entry.
     pub name: String,
+}
+
+/// A row that is to be held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Which.
+    pub key: HeldKey,
+    /// Its ROWID.
+    pub row: i64,
+    /// It is this agent's, not one that it verifies.
+    pub own: bool,
+    /// Why, and what to do.
+    pub held: plan::Held,
+    /// Since when it waits, if it does not already.
+    pub since: Timestamp,
 }
 
 /// A row that waits.
@@ -53,32 +75,30 @@ fn backoff(attempts: u32) -> std::time::Duration {
 }
 
 impl State {
-    /// Records that a row waits, or that it failed once more. `own`: it is this agent's, not one that it verifies.
-    /// `limit` bounds the set of one mapping, of each of these kinds by itself: others' rows never stop own ones.
+    /// Records that a row waits, or that it failed once more.
+    /// `limit` bounds the set of one mapping, own rows and others' by themselves: others' rows never stop own ones.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn hold(
-        &self,
-        key: &HeldKey,
-        row: i64,
-        own: bool,
-        held: &plan::Held,
-        now: Timestamp,
-        limit: u64,
-    ) -> Result<Kept, StateError> {
-        let (key, held) = (key.clone(), held.clone());
+    pub async fn hold(&self, holding: Holding, now: Timestamp, limit: u64) -> Result<Kept, StateError> {
         self.run(move |sql| {
+            let Holding {
+                key,
+                row,
+                own,
+                held,
+                since,
+            } = holding;
             let DatabaseKey {
                 mapping,
                 database,
                 container,
             } = &key.database;
-            let before: Option<(i64, u32, i64)> = sql
+            let before: Option<(i64, u32, i64, bool)> = sql
                 .query_row(
-                    "SELECT row, attempts, since FROM held WHERE mapping = ? AND db = ? AND name = ?",
-                    params![mapping.0, database, key.name],
-                    |found| Ok((found.get(0)?, found.get(1)?, found.get(2)?)),
+                    "SELECT row, attempts, since, reason = ? FROM held WHERE mapping = ? AND db = ? AND name = ?",
+                    params![TRANSFERRING, mapping.0, database, key.name],
+                    |found| Ok((found.get(0)?, found.get(1)?, found.get(2)?, found.get(3)?)),
                 )
                 .optional()?;
             if before.is_none() {
@@ -91,17 +111,22 @@ impl State {
                     return Ok(Kept::Full);
                 }
             }
-            let now_ticks = i64::try_from(now.ticks()).unwrap_or(i64::MAX);
             if before.is_some_and(|(held_row, ..)| held_row > row) {
                 return Ok(Kept::Yes);
             }
-            // A later row of the name starts its count anew.
+            // A later row of the name starts its count anew. How a transfer ends belongs to the try that began it.
             let (attempts, since) = match before {
-                Some((same, attempts, since)) if same == row => (attempts.saturating_add(1), since),
-                _ => (1, now_ticks),
+                Some((same, attempts, since, under_way)) if same == row => {
+                    (attempts.saturating_add(u32::from(!under_way)), since)
+                }
+                _ => (1, i64::try_from(since.ticks()).unwrap_or(i64::MAX)),
+            };
+            let wait = match held.reason {
+                HoldReason::Transferring => TRANSFER,
+                _ => backoff(attempts),
             };
             let next_try = plan::mends_itself(held.reason)
-                .then(|| i64::try_from(now.plus(backoff(attempts)).ticks()).unwrap_or(i64::MAX));
+                .then(|| i64::try_from(now.plus(wait).ticks()).unwrap_or(i64::MAX));
             sql.execute(
                 "INSERT OR REPLACE INTO held
                  (mapping, db, name, container, row, own, reason, message, attempts, since, next_try)
@@ -122,6 +147,24 @@ impl State {
             )?;
             super::batches::hand_over(sql, &key.database, &key.name, row)?;
             Ok(Kept::Yes)
+        })
+        .await
+    }
+
+    /// Makes rows due now that wait for the end of a transfer: those of one name, or, after a restart, all of a mapping.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn transfers_over(&self, mapping: &MappingId, of: Option<&HeldKey>) -> Result<(), StateError> {
+        let mapping = mapping.0.clone();
+        let of = of.map(|key| (key.database.database.clone(), key.name.clone()));
+        self.run(move |sql| {
+            let (one, (db, name)) = (of.is_some(), of.unwrap_or_default());
+            sql.prepare_cached(
+                "UPDATE held SET next_try = 0 WHERE mapping = ? AND reason = ? AND (NOT ? OR (db = ? AND name = ?))",
+            )?
+            .execute(params![mapping, TRANSFERRING, one, db, name])
+            .map(|_| ())
         })
         .await
     }
@@ -239,18 +282,21 @@ impl State {
     pub async fn held_report(&self, mapping: &MappingId, limit: u64) -> Result<HeldReport, StateError> {
         let mapping = mapping.0.clone();
         self.run(move |sql| {
-            let (rows, own): (i64, i64) = sql.query_row(
-                "SELECT count(*), coalesce(sum(own), 0) FROM held WHERE mapping = ?",
-                [&mapping],
-                |row| Ok((row.get(0)?, row.get(1)?)),
+            let (rows, own, transferring, oldest): (i64, i64, i64, Option<i64>) = sql.query_row(
+                "SELECT count(*), coalesce(sum(own), 0), coalesce(sum(own AND reason = ?2), 0),
+                     min(CASE WHEN own AND reason = ?2 THEN since END)
+                 FROM held WHERE mapping = ?1",
+                params![mapping, TRANSFERRING],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
             )?;
-            let (rows, own) = (u64::try_from(rows).unwrap_or(0), u64::try_from(own).unwrap_or(0));
+            let count = |rows: i64| u64::try_from(rows).unwrap_or(0);
+            let (rows, own, transferring) = (count(rows), count(own), count(transferring));
             let latest = sql
                 .prepare_cached(
                     "SELECT container, name, reason, message, attempts, since, next_try FROM held
-                     WHERE mapping = ? ORDER BY own DESC, since DESC LIMIT ?",
+                     WHERE mapping = ? AND reason <> ? ORDER BY own DESC, since DESC LIMIT ?",
                 )?
-                .query_map(params![mapping, SHOWN], |row| {
+                .query_map(params![mapping, TRANSFERRING, SHOWN], |row| {
                     let (container, name): (String, String) = (row.get(0)?, row.get(1)?);
                     let next_try: Option<i64> = row.get(6)?;
                     Ok(HeldRow {
@@ -264,8 +310,12 @@ impl State {
                 })?
                 .collect::<Result<_, _>>()?;
             Ok(HeldReport {
-                rows: own,
+                rows: own.saturating_sub(transferring),
                 of_others: rows.saturating_sub(own),
+                transferring: (
+                    transferring,
+                    oldest.map(|ticks| Timestamp::from_ticks(count(ticks), 0)),
+                ),
                 full: own >= limit,
                 latest,
             })

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 pub use batches::Waiting;
 pub use deletes::{Allowance, Begun, FORGOTTEN, Window};
-pub use held::{Held, HeldKey, Kept};
+pub use held::{Held, HeldKey, Holding, Kept};
 pub use looks::Looks;
 pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
 pub use reconcile::{Pass, Reconciling};

@@ -25,7 +25,14 @@ async fn hold(state: &State, name: &str, row: i64, reason: HoldReason, seconds: 
         name: name.into(),
     };
     let held = plan::Held::new(reason, "why");
-    state.hold(&key, row, true, &held, at(seconds), 2).await.unwrap()
+    let holding = Holding {
+        key,
+        row,
+        own: true,
+        held,
+        since: at(seconds),
+    };
+    state.hold(holding, at(seconds), 2).await.unwrap()
 }
 
 async fn due(state: &State, seconds: u64) -> Vec<(String, i64, u32)> {

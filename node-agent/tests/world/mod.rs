@@ -100,6 +100,8 @@ pub struct Things {
     pub remote_trouble: Option<RemoteError>,
     /// Every PUT of this key fails with this.
     pub put_trouble: BTreeMap<String, RemoteError>,
+    /// A PUT of this key takes so long.
+    pub slow_puts: BTreeMap<String, Duration>,
     /// The bucket is gone: a HEAD finds nothing, everything else is refused.
     pub bucket_is_gone: bool,
     /// Every listing fails with this.

@@ -125,6 +125,10 @@ impl Remote for World {
             .into_iter()
             .flatten()
             .collect();
+        let slow = self.things().slow_puts.get(key).copied();
+        if let Some(time) = slow {
+            super::pass(time).await;
+        }
         self.ask("PUT", key).await?;
         if let Some(trouble) = self.things().put_trouble.get(key) {
             return Err(trouble.clone());

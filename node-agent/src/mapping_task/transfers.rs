@@ -1,0 +1,54 @@
+//! Copies that outlast their turns.
+
+use std::path::{Path, PathBuf};
+
+use onespace_core::plan::Stop;
+use onespace_core::report::Totals;
+use onespace_stores::remote::Remote;
+use onespace_stores::source::Source;
+
+use super::{About, Event, MappingTask};
+use crate::clock::Clock;
+use crate::databases::Databases;
+use crate::lanes::{Ended, Transfer};
+
+impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
+    pub(super) fn spawn_transfer(&mut self, path: &Path, transfer: Transfer) {
+        if let Some(db) = self.followed.get_mut(path) {
+            db.transfers += 1;
+        }
+        let path = PathBuf::from(path);
+        self.spawn(About::Transfer(path.clone()), async move {
+            let ended = transfer.end.await;
+            Event::Transferred(path, transfer.rowid, Box::new(ended))
+        });
+    }
+
+    /// Notes that a copy ended, however it did.
+    pub(super) fn transfer_ended(&mut self, path: &Path) {
+        self.held_changed = true;
+        if let Some(db) = self.followed.get_mut(path) {
+            db.transfers = db.transfers.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn apply_transfer(&mut self, path: &Path, row: i64, ended: Option<Ended>) {
+        self.transfer_ended(path);
+        let Some(ended) = ended else {
+            return;
+        };
+        self.totals += ended.totals;
+        self.held_set_full |= ended.held_set_full;
+        // Until the set is read again: its entry may have become due.
+        self.held.rows = self.held.rows.max(1);
+        if ended.totals != Totals::default() {
+            self.trial = None;
+        }
+        if let Some(db) = self.followed.get_mut(path) {
+            db.blame_transfer(row, ended.pause.is_some());
+        }
+        if let Some(pause) = ended.pause {
+            self.pause_for(Stop::Pause(pause));
+        }
+    }
+}
