@@ -1,29 +1,22 @@
 //! The agent's two servers: health and metrics for anyone, status and commands on loopback.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use onespace_stores::admin::{self, text, with_type};
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::mapping_task::Command;
 use crate::metrics;
 use crate::reporter::{LIMIT, Reporter};
 
-/// Connections of one server at a time.
-const CONNECTIONS: usize = 64;
-
-/// A request's head and body must be there by then, and an answer be taken.
+/// A request's body must be there by then, and a command be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Longest body of a command.
@@ -45,49 +38,11 @@ pub async fn serve(
     reporter: Arc<Reporter>,
     cancel: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
-        let accepted = tokio::select! {
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, most likely: others must end before this can go on.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let (reporter, cancel) = (reporter.clone(), cancel.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            let service = service_fn(move |request| {
-                let reporter = reporter.clone();
-                async move { Ok::<_, Infallible>(answer(server, &reporter, request).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                _ = connection => {}
-            }
-        });
-    }
-}
-
-/// Binds an address.
-///
-/// # Errors
-/// With what to do.
-pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, std::io::Error> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let message = format!("cannot listen on {address} ({error}); give another address with {option}");
-        std::io::Error::new(error.kind(), message)
-    })
+    let answering = move |request| {
+        let reporter = reporter.clone();
+        async move { answer(server, &reporter, request).await }
+    };
+    admin::serve(listener, answering, cancel).await;
 }
 
 async fn answer(server: Server, reporter: &Reporter, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -213,18 +168,4 @@ async fn tell(reporter: &Reporter, id: &str, command: Command, done: &str) -> Re
             "the mapping is busy; try again\n",
         ),
     }
-}
-
-fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
-    with_type(status, "text/plain", body.as_bytes().to_vec())
-}
-
-fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static(content_type),
-    );
-    response
 }

@@ -22,7 +22,6 @@ pub mod run;
 pub mod state;
 mod stop;
 pub mod supervisor;
-pub mod telemetry;
 pub mod turnstile;
 mod walks;
 pub mod work;

@@ -9,7 +9,7 @@ use onespace_node_agent::run::{Ended, run};
 #[tokio::main]
 async fn main() -> ExitCode {
     let config = Config::parse();
-    onespace_node_agent::telemetry::start(&config.log, config.log_json);
+    onespace_stores::telemetry::start(&config.log, config.log_json);
     match run(config).await {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Held) => ExitCode::from(3),

@@ -9,6 +9,7 @@ use onespace_core::reason::Notice;
 use onespace_core::report::{MappingReport, RunState};
 use onespace_stores::egress::DenyList;
 use onespace_stores::swift::client::{SwiftSource, Timeouts};
+use onespace_stores::{admin, shutdown};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         (listen, "--listen", Server::Health),
         (status_listen, "--status-listen", Server::Status),
     ] {
-        let listener = http::bind(address, option).await?;
+        let listener = admin::bind(address, option).await?;
         tracing::info!(%address, ?server, "listening");
         servers.spawn(http::serve(listener, server, reporter.clone(), cancel.clone()));
     }
@@ -108,7 +109,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let mut supervisor = tokio::spawn(supervisor.run(cancel.clone()));
     let result = tokio::select! {
         result = &mut supervisor => result.context("the agent's supervisor ended").map(|()| Ended::Done),
-        () = signalled() => {
+        () = shutdown::signalled() => {
             tracing::info!("ending: rows under way are finished");
             Ok(Ended::Done)
         }
@@ -132,19 +133,6 @@ fn boot_name() -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     format!("{:x}{:x}", since_1970.as_nanos(), std::process::id())
-}
-
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 /// Waits until nothing that is due is left in any mapping.

@@ -1,8 +1,11 @@
 //! Clients of the two stores, and what every onespace server shares.
 
+pub mod admin;
 pub mod body;
 pub mod egress;
 pub mod remote;
 pub mod s3;
+pub mod shutdown;
 pub mod source;
 pub mod swift;
+pub mod telemetry;

@@ -1,0 +1,92 @@
+//! The small HTTP servers of every program: health, metrics, status.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Connections of one server at a time.
+const CONNECTIONS: usize = 64;
+
+/// A request's head must be there by then.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Binds an address. `option` is the one that gave it.
+///
+/// # Errors
+/// With what to do.
+pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, std::io::Error> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let message = format!("cannot listen on {address} ({error}); give another address with {option}");
+        std::io::Error::new(error.kind(), message)
+    })
+}
+
+/// Answers every request with `answer`, until cancelled.
+pub async fn serve<A, F>(listener: TcpListener, answer: A, cancel: CancellationToken)
+where
+    A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send,
+{
+    let answer = Arc::new(answer);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: others must end before this can go on.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let (answer, cancel) = (answer.clone(), cancel.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let service = service_fn(move |request| {
+                let answer = answer.clone();
+                async move { Ok::<_, Infallible>(answer(request).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                _ = connection => {}
+            }
+        });
+    }
+}
+
+/// An answer of plain text.
+#[must_use]
+pub fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain", body.as_bytes().to_vec())
+}
+
+/// An answer.
+#[must_use]
+pub fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
+    response
+}
