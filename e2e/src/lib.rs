@@ -13,6 +13,7 @@ pub mod http;
 mod in_step;
 pub mod kube;
 pub mod lab;
+pub mod operator;
 pub mod policies;
 pub mod ports;
 pub mod programs;

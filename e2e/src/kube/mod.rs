@@ -4,6 +4,7 @@
 mod pki;
 mod process;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ::kube::config::{KubeConfigOptions, Kubeconfig};
@@ -22,12 +23,19 @@ use crate::ports::free_port;
 /// How long the servers may take to become ready. Generous: the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// Names of files in the cluster's folder.
+const KUBECONFIG: &str = "kubeconfig";
+const AUDIT: &str = "audit.log";
+
+/// Which requests are told of, and how much of each.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
+
 /// A running API server with its etcd. Fields are dropped in this order.
 pub struct Kubernetes {
     client: Client,
     _api_server: Process,
     _etcd: Process,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Kubernetes {
@@ -60,6 +68,7 @@ impl Kubernetes {
 
         let port = free_port()?;
         let file = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(folder.path().join("audit-policy"), AUDIT_POLICY)?;
         let mut api_server = Process::start(
             folder.path(),
             "kube-apiserver",
@@ -84,10 +93,14 @@ impl Kubernetes {
                     file("service-accounts.key")
                 ),
                 "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+                format!("--audit-policy-file={}", file("audit-policy")),
+                format!("--audit-log-path={}", file(AUDIT)),
             ],
         )?;
 
-        let client = connect(port, &pki).await?;
+        let kubeconfig = kubeconfig(port, &pki);
+        std::fs::write(folder.path().join(KUBECONFIG), kubeconfig.to_string())?;
+        let client = connect(kubeconfig).await?;
         let deadline = Instant::now() + DEADLINE;
         while !is_ready(&client).await {
             etcd.check()?;
@@ -104,7 +117,7 @@ impl Kubernetes {
             client,
             _api_server: api_server,
             _etcd: etcd,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -112,6 +125,25 @@ impl Kubernetes {
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// A file with which programs find this cluster, with every right.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join(KUBECONFIG)
+    }
+
+    /// The lines of the API server's audit log: one for each request that was answered.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.folder.path().join(AUDIT))?;
+        // The last line may be half written.
+        Ok(text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect())
     }
 
     /// Sends one object (or nothing) with strict validation of its fields, as kubectl does. The inner result is the
@@ -188,8 +220,11 @@ impl Kubernetes {
     }
 }
 
-async fn connect(port: u16, pki: &Pki) -> Result<Client> {
-    let kubeconfig: Kubeconfig = serde_json::from_value(json!({
+/// What programs read to find the API server. JSON is YAML.
+fn kubeconfig(port: u16, pki: &Pki) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
         "clusters": [{"name": "test", "cluster": {
             "server": format!("https://127.0.0.1:{port}"),
             "certificate-authority-data": STANDARD.encode(&pki.ca),
@@ -200,7 +235,11 @@ async fn connect(port: u16, pki: &Pki) -> Result<Client> {
         }}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
         "current-context": "test",
-    }))?;
+    })
+}
+
+async fn connect(kubeconfig: Value) -> Result<Client> {
+    let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     // Whatever the environment says: this server is here.
     config.proxy_url = None;

@@ -1,0 +1,127 @@
+//! What a policy's status tells of a real agent at a real Swift.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use onespace_e2e::lab::Lab;
+use onespace_e2e::operator::{Cluster, NAMESPACE};
+use onespace_e2e::swift::NO_HEADERS;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+fn objects(yaml: &str) -> Vec<Value> {
+    let documents = serde_yaml::Deserializer::from_str(yaml);
+    documents
+        .map(|document| Value::deserialize(document).unwrap())
+        .filter(|object| !object.is_null())
+        .collect()
+}
+
+#[tokio::test]
+async fn status_follows_the_agents() {
+    let lab = Lab::start().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
+    lab.container("photos").await.unwrap();
+    lab.user.put("photos", "a.jpg", NO_HEADERS, "one").await.unwrap();
+    let agent = lab.unready_agent().await.unwrap();
+    let operator = cluster
+        .operator("one", &["--agent", &agent.status_url()])
+        .unwrap();
+
+    let yaml = lab.policy("photos", "photos", "") + "\n---\n" + &lab.policy("typo", "fotos", "");
+    let objects = objects(&yaml);
+    for object in &objects {
+        cluster.apply(object).await.unwrap();
+    }
+    let (photos, typo) = ((NAMESPACE, "photos"), (NAMESPACE, "typo"));
+    // Files that no agent has read yet.
+    cluster
+        .until_condition(photos, "Ready", "False", "NoAgent")
+        .await
+        .unwrap();
+    cluster
+        .until_condition(photos, "Reconciling", "True", "NoAgent")
+        .await
+        .unwrap();
+    let mount = async || {
+        let (mappings, credentials) = (lab.policies.mappings(), lab.policies.credentials());
+        cluster.mount(&mappings, &credentials).await.unwrap();
+    };
+    cluster
+        .until_mapped(&["swift/photos", "swift/typo"])
+        .await
+        .unwrap();
+    mount().await;
+    cluster
+        .until_condition(photos, "Ready", "True", "Running")
+        .await
+        .unwrap();
+    cluster
+        .until_condition(photos, "CredentialsReady", "True", "Working")
+        .await
+        .unwrap();
+    cluster
+        .until_condition(photos, "InitialSyncComplete", "True", "FirstPassComplete")
+        .await
+        .unwrap();
+    cluster
+        .until_condition(photos, "Reconciling", "False", "Running")
+        .await
+        .unwrap();
+    let message = cluster
+        .until_condition(typo, "Ready", "False", "SourceNotFound")
+        .await
+        .unwrap();
+    assert!(message.contains("check the names"), "{message}");
+    let number = async |pointer: &str| {
+        let policy = cluster.policy(NAMESPACE, "photos").await?;
+        Ok::<_, anyhow::Error>(policy.pointer(pointer).cloned().unwrap_or_default())
+    };
+    cluster
+        .until("the copy is counted", async || {
+            Ok((number("/status/progress/objects").await? == json!(1)).then_some(()))
+        })
+        .await
+        .unwrap();
+    assert_eq!(number("/status/progress/bytes").await.unwrap(), json!(3));
+    assert_eq!(number("/status/agents/reporting").await.unwrap(), json!(1));
+    assert_eq!(number("/status/agents/current").await.unwrap(), json!(1));
+
+    // A trigger goes all the way and comes back.
+    let mut policy = objects[0].clone();
+    policy["metadata"]["annotations"] = json!({"onespace.dev/retry": "now-1"});
+    cluster.apply(&policy).await.unwrap();
+    cluster
+        .until("the trigger is echoed", async || {
+            mount().await;
+            Ok((number("/status/lastHandledRetry").await? == json!("now-1")).then_some(()))
+        })
+        .await
+        .unwrap();
+
+    // Another operator starts: it waits for the agents' first words instead of calling policies abandoned.
+    let before = number("/status").await.unwrap();
+    operator.stop().await.unwrap();
+    let mut operator = cluster
+        .operator("two", &["--agent", &agent.status_url()])
+        .unwrap();
+    operator.until_leader().await.unwrap();
+    cluster
+        .until("it has heard of the agent", async || {
+            let heard = operator
+                .metric(r#"onespace_operator_agents{state="reachable"}"#)
+                .await?;
+            Ok((heard > 0.0).then_some(()))
+        })
+        .await
+        .unwrap();
+    assert_eq!(number("/status/conditions").await.unwrap(), before["conditions"]);
+
+    // A silent agent.
+    agent.kill().unwrap();
+    let message = cluster
+        .until_condition(photos, "Degraded", "True", "AgentUnreachable")
+        .await
+        .unwrap();
+    assert!(message.contains("do not answer"), "{message}");
+    assert_eq!(number("/status/progress/objects").await.unwrap(), json!(1));
+    assert!(operator.said().contains("does not answer"));
+}

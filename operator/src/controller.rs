@@ -1,0 +1,294 @@
+//! The one loop that writes: everything that was seen becomes files, and every policy is told how it stands.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use onespace_core::load::{Files, load_index};
+use onespace_core::shard::{FoldError, fold};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::agents::{Agents, Update};
+use crate::api::ApiError;
+use crate::decide::{decide, wanted};
+use crate::fetch::References;
+use crate::health::Ready;
+use crate::metrics::Metrics;
+use crate::poke::Pokes;
+use crate::published::{Names, Published};
+use crate::seen::{Effect, Event, Seen};
+use crate::status::Desk;
+use crate::table::Change;
+use crate::verdicts::{JITTER, Verdicts};
+
+/// At most one round, hence one write per file, in this time.
+const ROUND_EVERY: Duration = Duration::from_millis(500);
+
+/// The wait after a round that failed, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The wait before what could not be got is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Status waits so long for agents' first answers, lest every policy seems abandoned whenever a leader starts.
+const FIRST_WORDS: Duration = Duration::from_secs(10);
+
+/// Events that are taken in one go.
+const BATCH: usize = 1000;
+
+/// Why a round ended early.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("{0}")]
+    Api(#[from] ApiError),
+    #[error("{0}")]
+    Fold(#[from] FoldError),
+}
+
+/// Another replica leads now.
+#[derive(Debug, thiserror::Error)]
+#[error("another replica leads now, or the Lease could not be renewed: starting anew is all there is to do")]
+pub struct Deposed;
+
+/// What the loop works with.
+pub struct Controller {
+    /// The API server.
+    pub client: Client,
+    /// The names of our objects.
+    pub names: Names,
+    /// Everything that was seen.
+    pub seen: Seen,
+    /// What the watches show.
+    pub events: mpsc::Receiver<Event>,
+    /// What agents say.
+    pub updates: mpsc::Receiver<Update>,
+    /// What agents said.
+    pub agents: Agents,
+    /// Whether this replica leads.
+    pub leads: watch::Receiver<bool>,
+    /// Where statuses are laid down.
+    pub desk: Arc<Desk>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Set when everything was seen once.
+    pub ready: Ready,
+    /// A name that no other start has.
+    pub boot: String,
+    /// What this replica made so far as leader.
+    pub made: Made,
+}
+
+/// What a leader made so far. A new leader starts with nothing and reads what is there.
+#[derive(Default)]
+pub struct Made {
+    references: References,
+    published: Option<Published>,
+    pokes: Pokes,
+    verdicts: Verdicts,
+    rounds: u64,
+    since: Option<Instant>,
+}
+
+impl Controller {
+    /// Runs until cancelled.
+    ///
+    /// # Errors
+    /// The leadership was lost: what this replica knows of status is out of date from then on, and it starts anew.
+    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), Deposed> {
+        let mut leads = *self.leads.borrow_and_update();
+        let mut due: Option<Instant> = None;
+        let mut last_round: Option<Instant> = None;
+        let mut backoff = BACKOFF.0;
+        let mut news = false;
+        let mut ticks: u64 = 0;
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let wait = due.filter(|_| leads && self.seen.is_complete());
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                event = self.events.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    let Effect { inputs, outputs, pods } = self.take(event);
+                    if inputs || outputs || pods {
+                        let soonest = last_round.map_or_else(Instant::now, |last| last + ROUND_EVERY);
+                        due = Some(due.map_or(soonest, |due| due.min(soonest)));
+                    }
+                    if self.seen.is_complete() {
+                        self.ready.set();
+                    }
+                }
+                changed = self.leads.changed() => {
+                    let led = leads;
+                    leads = *self.leads.borrow_and_update();
+                    if changed.is_err() || led && !leads {
+                        return Err(Deposed);
+                    }
+                    self.metrics.leader.set(leads.into());
+                    tracing::info!(leads, "leadership");
+                    self.made = Made { since: Some(Instant::now()), ..Made::default() };
+                    due = Some(Instant::now());
+                }
+                update = self.updates.recv() => {
+                    if let Some(update) = update {
+                        news |= self.agents.take(update, unix_now());
+                    }
+                }
+                () = until(wait), if wait.is_some() => {
+                    let started = Instant::now();
+                    last_round = Some(started);
+                    let lost = lost(self.leads.clone());
+                    // Whatever a round has written until then, no reader loads a mixture.
+                    let outcome = tokio::select! {
+                        outcome = self.round() => outcome,
+                        () = lost => return Err(Deposed),
+                        () = cancel.cancelled() => return Ok(()),
+                    };
+                    due = match outcome {
+                        Ok(complete) => {
+                            backoff = BACKOFF.0;
+                            self.metrics.rounds.with_label_values(&["done"]).inc();
+                            self.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
+                            (!complete).then(|| Instant::now() + RETRY)
+                        }
+                        Err(error) => {
+                            self.metrics.rounds.with_label_values(&["failed"]).inc();
+                            tracing::warn!("files are not written, trying again in {backoff:?}: {error}");
+                            let next = Instant::now() + backoff;
+                            backoff = (backoff * 2).min(BACKOFF.1);
+                            Some(next)
+                        }
+                    };
+                }
+                _ = tick.tick() => {
+                    ticks += 1;
+                    if leads && (news || ticks.is_multiple_of(JITTER)) {
+                        news = false;
+                        self.report();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes this event and those that have come meanwhile.
+    fn take(&mut self, event: Event) -> Effect {
+        let mut effect = self.take_one(event);
+        for _ in 1..BATCH {
+            let Ok(event) = self.events.try_recv() else { break };
+            effect |= self.take_one(event);
+        }
+        effect
+    }
+
+    fn take_one(&mut self, event: Event) -> Effect {
+        let touched = touched(&event);
+        let mut effect = self.seen.take(event);
+        if !effect.outputs {
+            return effect;
+        }
+        match touched {
+            // Something went while nobody watched, perhaps one of ours.
+            None => self.made.published = None,
+            Some((name, version)) => {
+                // An echo of our own write is nothing new.
+                let published = self.made.published.as_ref();
+                effect.outputs =
+                    published.is_none_or(|published| published.is_outdated(&name, version.as_ref()));
+                if effect.outputs && self.made.published.take().is_some() {
+                    tracing::info!(name, "was changed by someone else: files are read anew");
+                }
+            }
+        }
+        effect
+    }
+
+    /// One round: fetch, decide, fold, publish, poke, report. Returns whether everything could be got.
+    async fn round(&mut self) -> Result<bool, RoundError> {
+        let mut published = match self.made.published.take() {
+            Some(published) => published,
+            None => Published::read(self.client.clone(), self.names.clone()).await?,
+        };
+        let Seen {
+            secrets, config_maps, ..
+        } = &self.seen;
+        let wanted = wanted(&self.seen);
+        let failures = self
+            .made
+            .references
+            .refresh(&self.client, &wanted, secrets, config_maps)
+            .await;
+        let admitted = decide(&self.seen, &self.made.references, published.files());
+        self.made.rounds += 1;
+        let fresh = format!("{}-{}", self.boot, self.made.rounds);
+        let files = fold(
+            &admitted.mappings,
+            &admitted.credentials,
+            published.files(),
+            &fresh,
+        )?;
+        let written = published.replace(&files, &self.metrics).await?;
+        if written > 0 {
+            tracing::info!(written, mappings = admitted.mappings.len(), "files written");
+        }
+        self.made.published = Some(published);
+        let poked = self.poke(&files).await;
+        self.made.verdicts = Verdicts::of(&self.seen, admitted, &self.metrics);
+        self.report();
+        Ok(failures == 0 && poked)
+    }
+
+    /// Tells the agents' kubelets of a new revision.
+    async fn poke(&mut self, files: &Files) -> bool {
+        match load_index(&files.index) {
+            Ok(index) => {
+                self.made
+                    .pokes
+                    .poke(&self.client, &self.seen.pods, &index.revision)
+                    .await
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Lays down every status that says something new.
+    fn report(&mut self) {
+        let waited = self.made.since.is_none_or(|since| since.elapsed() > FIRST_WORDS);
+        let heard = waited || self.agents.is_complete();
+        self.agents.count(&self.metrics);
+        self.made
+            .verdicts
+            .report(&mut self.seen, &self.agents, heard, &self.desk, unix_now());
+    }
+}
+
+/// Which object of a Secret's or ConfigMap's event, and its version.
+fn touched(event: &Event) -> Option<(String, Option<String>)> {
+    let (Event::Secret(_, change) | Event::ConfigMap(_, change)) = event else {
+        return None;
+    };
+    match change {
+        Change::Put((_, name), version) | Change::Listed((_, name), version) => {
+            Some((name.clone(), Some(version.clone())))
+        }
+        Change::Gone((_, name)) => Some((name.clone(), None)),
+        Change::Restart | Change::Complete => None,
+    }
+}
+
+async fn lost(mut leads: watch::Receiver<bool>) {
+    // No word from the Lease any more is as bad as a bad one.
+    let _ = leads.wait_for(|leads| !leads).await;
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unix_now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}

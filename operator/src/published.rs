@@ -1,0 +1,248 @@
+//! The files as they stand in the cluster: one ConfigMap a shard of mappings, one Secret a shard of credentials, one
+//! ConfigMap with the index.
+//!
+//! Every write names the version that it replaces. So a leader that lost its Lease without noticing, or a person's edit,
+//! is noticed instead of mixed with ours: the files are then read anew.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams};
+use kube::{Api, Client};
+use onespace_core::load::Files;
+use onespace_core::mapping::SHARDS;
+use onespace_core::shard::{Step, steps};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{ApiError, FIELD_MANAGER, within};
+use crate::metrics::Metrics;
+use crate::table::Key;
+
+/// Objects with this label and value are ours.
+const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "onespace-operator");
+
+const INDEX: &str = "onespace-index";
+const INDEX_KEY: &str = "index.json";
+const MAPPINGS: &str = "onespace-mappings-";
+const CREDENTIALS: &str = "onespace-credentials-";
+
+/// The names of our objects.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The operator's own namespace.
+    pub namespace: String,
+}
+
+impl Names {
+    /// Whether this is the key of a ConfigMap or Secret of ours.
+    #[must_use]
+    pub fn are(&self, (namespace, name): &Key) -> bool {
+        let shard = name
+            .strip_prefix(MAPPINGS)
+            .or_else(|| name.strip_prefix(CREDENTIALS));
+        *namespace == self.namespace && (name == INDEX || shard.is_some_and(is_shard))
+    }
+}
+
+fn is_shard(name: &str) -> bool {
+    (0..SHARDS).any(|number| name == format!("{number:02}"))
+}
+
+/// The files as they stand in the cluster.
+pub struct Published {
+    client: Client,
+    names: Names,
+    files: Files,
+    /// Versions of the objects that are there, by name.
+    versions: BTreeMap<String, String>,
+}
+
+impl Published {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn read(client: Client, names: Names) -> Result<Self, ApiError> {
+        let ours = ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1));
+        let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), &names.namespace);
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &names.namespace);
+        let config_maps = within(config_maps.list(&ours)).await?.items;
+        let secrets = within(secrets.list(&ours)).await?.items;
+
+        let mut files = Files::default();
+        let mut versions = BTreeMap::new();
+        for object in config_maps {
+            let (Some(name), Some(version)) = (object.metadata.name, object.metadata.resource_version) else {
+                continue;
+            };
+            let mut data = object.data.unwrap_or_default();
+            if name == INDEX {
+                files.index = data.remove(INDEX_KEY).unwrap_or_default().into_bytes();
+            } else if let Some(shard) = name.strip_prefix(MAPPINGS).filter(|shard| is_shard(shard)) {
+                let bytes = data.remove(&file(shard)).map(String::into_bytes);
+                files
+                    .mappings
+                    .extend(bytes.map(|bytes| (shard.to_owned(), bytes)));
+            }
+            versions.insert(name, version);
+        }
+        for object in secrets {
+            let (Some(name), Some(version)) = (object.metadata.name, object.metadata.resource_version) else {
+                continue;
+            };
+            if let Some(shard) = name.strip_prefix(CREDENTIALS).filter(|shard| is_shard(shard)) {
+                let bytes = object.data.unwrap_or_default().remove(&file(shard));
+                files
+                    .credentials
+                    .extend(bytes.map(|ByteString(bytes)| (shard.to_owned(), bytes)));
+            }
+            versions.insert(name, version);
+        }
+        Ok(Self {
+            client,
+            names,
+            files,
+            versions,
+        })
+    }
+
+    /// The files.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Whether an object of ours has another version than the one that we know.
+    #[must_use]
+    pub fn is_outdated(&self, name: &str, version: Option<&String>) -> bool {
+        match (self.versions.get(name), version) {
+            (None, None) => false,
+            (Some(known), Some(seen)) => match (known.parse::<u64>(), seen.parse::<u64>()) {
+                // The watch is behind our own writes, mostly.
+                (Ok(known), Ok(seen)) => seen > known,
+                _ => known != seen,
+            },
+            _ => true,
+        }
+    }
+
+    /// Replaces what differs, in an order in which no reader loads a mixture. Returns how many objects were written.
+    ///
+    /// # Errors
+    /// No answer, or a refusal. What was written until then stands, and trying again completes it; after a conflict (409)
+    /// the files must be read anew first.
+    pub async fn replace(&mut self, next: &Files, metrics: &Metrics) -> Result<usize, ApiError> {
+        let now = self.files.clone();
+        let steps = steps(&now, next);
+        for step in &steps {
+            self.take(*step).await?;
+            let kind = match step {
+                Step::Credentials(..) => "credentials",
+                Step::Mappings(..) => "mappings",
+                Step::Index(_) => "index",
+            };
+            metrics.writes.with_label_values(&[kind]).inc();
+        }
+        Ok(steps.len())
+    }
+
+    async fn take(&mut self, step: Step<'_>) -> Result<(), ApiError> {
+        match step {
+            Step::Mappings(shard, bytes) => {
+                let object = self.config_map(&format!("{MAPPINGS}{shard}"), &file(shard), bytes);
+                self.apply(&object, object.metadata.name.clone()).await?;
+                put(&mut self.files.mappings, shard, bytes);
+            }
+            Step::Index(bytes) => {
+                let object = self.config_map(INDEX, INDEX_KEY, Some(bytes));
+                self.apply(&object, object.metadata.name.clone()).await?;
+                self.files.index = bytes.to_vec();
+            }
+            Step::Credentials(shard, bytes) => {
+                let data = bytes.map(|bytes| BTreeMap::from([(file(shard), ByteString(bytes.to_vec()))]));
+                let object = Secret {
+                    metadata: self.metadata(&format!("{CREDENTIALS}{shard}")),
+                    data,
+                    ..Secret::default()
+                };
+                self.apply(&object, object.metadata.name.clone()).await?;
+                put(&mut self.files.credentials, shard, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn config_map(&self, name: &str, key: &str, bytes: Option<&[u8]>) -> ConfigMap {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ConfigMap {
+            metadata: self.metadata(name),
+            data: bytes.map(|bytes| BTreeMap::from([(key.to_owned(), text(bytes))])),
+            ..ConfigMap::default()
+        }
+    }
+
+    fn metadata(&self, name: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(self.names.namespace.clone()),
+            labels: Some(BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())])),
+            resource_version: self.versions.get(name).cloned(),
+            ..ObjectMeta::default()
+        }
+    }
+
+    async fn apply<K>(&mut self, object: &K, name: Option<String>) -> Result<(), ApiError>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let name = name.unwrap_or_default();
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.names.namespace);
+        let manager = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(object);
+        let written = within(api.patch_metadata(&name, &manager, &patch)).await?;
+        let version = written.metadata.resource_version.unwrap_or_default();
+        self.versions.insert(name, version);
+        Ok(())
+    }
+}
+
+fn file(shard: &str) -> String {
+    format!("{shard}.json")
+}
+
+fn put(shards: &mut BTreeMap<String, Vec<u8>>, shard: &str, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => drop(shards.insert(shard.to_owned(), bytes.to_vec())),
+        None => drop(shards.remove(shard)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_objects_are_ours() {
+        let names = Names {
+            namespace: "swift".to_owned(),
+        };
+        for (namespace, name, ours) in [
+            ("swift", "onespace-index", true),
+            ("swift", "onespace-mappings-15", true),
+            ("swift", "onespace-credentials-00", true),
+            ("swift", "onespace-mappings-16", false),
+            ("swift", "onespace-mappings-", false),
+            ("swift", "backup-keys", false),
+            ("other", "onespace-index", false),
+        ] {
+            let key = (namespace.to_owned(), name.to_owned());
+            assert_eq!(names.are(&key), ours, "{key:?}");
+        }
+    }
+}

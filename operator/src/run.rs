@@ -1,0 +1,129 @@
+//! Putting the operator together, and taking it apart in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::Client;
+use onespace_stores::{admin, shutdown};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::agents::{self, Agents};
+use crate::config::Config;
+use crate::controller::{Controller, Made};
+use crate::health::{self, Ready};
+use crate::leader::run_for_leader;
+use crate::metrics::Metrics;
+use crate::published::Names;
+use crate::seen::{Scopes, Seen};
+use crate::status::{Desk, write_all};
+use crate::watch;
+
+/// Events that may wait; then the watches wait, too.
+const EVENTS: usize = 4096;
+
+/// Answers of agents that may wait.
+const UPDATES: usize = 64;
+
+/// How long giving back the Lease may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Runs the operator until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting; each says what to do.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let Config {
+        namespace,
+        watch_namespace,
+        listen,
+        agent_selector,
+        agent,
+        identity,
+        lease_seconds,
+        log: _,
+        log_json: _,
+    } = config;
+    let cluster = kube::Config::infer()
+        .await
+        .context("no cluster is known: set KUBECONFIG, or run in a pod with a service account")?;
+    let namespace = namespace.unwrap_or_else(|| cluster.default_namespace.clone());
+    let client = Client::try_from(cluster).context("the cluster's configuration cannot be used")?;
+    let boot = boot_name();
+    let identity = identity.unwrap_or_else(|| format!("onespace-operator-{boot}"));
+    let names = Names {
+        namespace: namespace.clone(),
+    };
+    let scopes = Scopes::new(&namespace, &watch_namespace);
+    let metrics = Metrics::new()?;
+    let ready = Ready::default();
+    let cancel = CancellationToken::new();
+
+    let listener = admin::bind(listen, "--listen").await?;
+    tracing::info!(%listen, namespace, identity, "listening");
+    let mut servers = tokio::task::JoinSet::new();
+    servers.spawn(health::serve(
+        listener,
+        ready.clone(),
+        metrics.clone(),
+        cancel.clone(),
+    ));
+
+    let (events_in, events) = mpsc::channel(EVENTS);
+    let (updates_in, updates) = mpsc::channel(UPDATES);
+    let mut watches = watch::start(&client, &scopes, &agent_selector, &events_in, &metrics);
+    let mut questions = agents::ask_all(&agent, &updates_in);
+    let (leads, released) = run_for_leader(client.clone(), &namespace, &identity, lease_seconds).await?;
+    let desk = Arc::new(Desk::default());
+    let writer = tokio::spawn(write_all(
+        client.clone(),
+        desk.clone(),
+        metrics.clone(),
+        cancel.clone(),
+    ));
+    let controller = Controller {
+        client,
+        seen: Seen::new(&scopes, names.clone()),
+        names,
+        events,
+        updates,
+        agents: Agents::new(&agent),
+        leads,
+        desk,
+        metrics,
+        ready,
+        boot,
+        made: Made::default(),
+    };
+    let mut controller = tokio::spawn(controller.run(cancel.clone()));
+    let result = tokio::select! {
+        result = &mut controller => match result {
+            Ok(ended) => ended.map_err(Into::into),
+            Err(error) => Err(error).context("the operator's loop ended"),
+        },
+        () = shutdown::signalled() => {
+            tracing::info!("ending: what is being written is finished");
+            Ok(())
+        }
+    };
+    cancel.cancel();
+    if !controller.is_finished() {
+        // With it goes the last receiver of the leadership: the Lease is given back.
+        let _ = controller.await;
+    }
+    let _ = writer.await;
+    let _ = tokio::time::timeout(FAREWELL, released).await;
+    watches.shutdown().await;
+    questions.shutdown().await;
+    servers.shutdown().await;
+    result
+}
+
+/// A name that no other start of an operator has.
+fn boot_name() -> String {
+    let since_1970 = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("{:x}{:x}", since_1970.as_nanos(), std::process::id())
+}

@@ -1,0 +1,304 @@
+//! Everything that the watches have shown, reduced to what is needed of it.
+
+use std::time::Instant;
+
+use kube::api::DynamicObject;
+use onespace_core::grant::{Grant, Labels};
+use onespace_core::reason::PolicyFault;
+use onespace_core::validate::{Finding, ValidPolicy, validate};
+use onespace_crds::{AccountGrantSpec, SyncPolicy, SyncPolicySpec, SyncPolicyStatus};
+use serde_json::Value;
+
+use crate::published::Names;
+use crate::table::{Change, Key, Scope, Table, if_different};
+
+/// A policy as it was seen last.
+#[derive(Clone, Debug)]
+pub struct SeenPolicy {
+    /// Its uid.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// `creationTimestamp` in seconds since 1970.
+    pub created: Option<i64>,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// What it says, or everything that is wrong with it.
+    pub verdict: Result<ValidPolicy, Vec<Finding>>,
+    /// The status that it has, or is about to have.
+    pub status: SyncPolicyStatus,
+    /// When this status was decided on.
+    pub decided: Option<Instant>,
+}
+
+/// An agent's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenPod {
+    /// The value of the annotation that makes its kubelet look.
+    pub poke: Option<String>,
+}
+
+/// One event of any watch.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A SyncPolicy.
+    Policy(Scope, Change<Box<SeenPolicy>>),
+    /// An AccountGrant; none if it cannot be read: it then grants nothing.
+    Grant(Scope, Change<Option<Grant>>),
+    /// A namespace.
+    Namespace(Scope, Change<Labels>),
+    /// A Secret's version.
+    Secret(Scope, Change<String>),
+    /// A ConfigMap's version.
+    ConfigMap(Scope, Change<String>),
+    /// An agent's pod.
+    Pod(Scope, Change<SeenPod>),
+}
+
+/// What an event means for the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// They may have to change.
+    pub inputs: bool,
+    /// One of them was touched.
+    pub outputs: bool,
+    /// A pod is new, or lost its annotation.
+    pub pods: bool,
+}
+
+impl std::ops::BitOrAssign for Effect {
+    fn bitor_assign(&mut self, other: Self) {
+        let Self {
+            inputs,
+            outputs,
+            pods,
+        } = other;
+        self.inputs |= inputs;
+        self.outputs |= outputs;
+        self.pods |= pods;
+    }
+}
+
+/// Everything that was seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// SyncPolicies.
+    pub policies: Table<Box<SeenPolicy>>,
+    /// AccountGrants.
+    pub grants: Table<Option<Grant>>,
+    /// Namespaces' labels.
+    pub namespaces: Table<Labels>,
+    /// Secrets' versions.
+    pub secrets: Table<String>,
+    /// ConfigMaps' versions.
+    pub config_maps: Table<String>,
+    /// Agents' pods.
+    pub pods: Table<SeenPod>,
+    names: Names,
+}
+
+/// Which scopes each kind is watched in.
+#[derive(Clone, Debug)]
+pub struct Scopes {
+    /// SyncPolicies.
+    pub policies: Vec<Scope>,
+    /// AccountGrants and namespaces: none if only the operator's own namespace is watched.
+    pub cluster: Vec<Scope>,
+    /// Secrets and ConfigMaps: those of policies, and our own.
+    pub objects: Vec<Scope>,
+    /// Pods: the operator's own namespace.
+    pub pods: Vec<Scope>,
+}
+
+impl Scopes {
+    /// From the options `--namespace` and `--watch-namespace`.
+    #[must_use]
+    pub fn new(own: &str, watched: &[String]) -> Self {
+        let own_scope: Scope = Some(own.to_owned());
+        let policies: Vec<Scope> = match watched {
+            [] => vec![own_scope.clone()],
+            watched if watched.iter().any(|name| name == "*") => vec![None],
+            watched => watched.iter().map(|name| Some(name.clone())).collect(),
+        };
+        let mut objects = policies.clone();
+        if !objects.contains(&None) && !objects.contains(&own_scope) {
+            objects.push(own_scope.clone());
+        }
+        let others = policies.iter().any(|scope| *scope != own_scope);
+        Self {
+            cluster: if others { vec![None] } else { Vec::new() },
+            policies,
+            objects,
+            pods: vec![own_scope],
+        }
+    }
+}
+
+impl Seen {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(scopes: &Scopes, names: Names) -> Self {
+        Self {
+            policies: Table::new(&scopes.policies),
+            grants: Table::new(&scopes.cluster),
+            namespaces: Table::new(&scopes.cluster),
+            secrets: Table::new(&scopes.objects),
+            config_maps: Table::new(&scopes.objects),
+            pods: Table::new(&scopes.pods),
+            names,
+        }
+    }
+
+    /// Whether every watch has shown everything once. Before that, what is missing may just not have been seen.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let Self {
+            policies,
+            grants,
+            namespaces,
+            secrets,
+            config_maps,
+            pods,
+            names: _,
+        } = self;
+        policies.is_complete()
+            && grants.is_complete()
+            && namespaces.is_complete()
+            && secrets.is_complete()
+            && config_maps.is_complete()
+            && pods.is_complete()
+    }
+
+    /// Takes one event.
+    pub fn take(&mut self, event: Event) -> Effect {
+        let inputs = |inputs| Effect {
+            inputs,
+            ..Effect::default()
+        };
+        match event {
+            Event::Policy(scope, change) => inputs(self.policies.take(&scope, change, keep_status)),
+            Event::Grant(scope, change) => inputs(self.grants.take(&scope, change, if_different)),
+            Event::Namespace(scope, change) => inputs(self.namespaces.take(&scope, change, if_different)),
+            Event::Secret(scope, change) => {
+                let ours = self.is_ours(&change);
+                let changed = self.secrets.take(&scope, change, if_different);
+                touched(ours, changed)
+            }
+            Event::ConfigMap(scope, change) => {
+                let ours = self.is_ours(&change);
+                let changed = self.config_maps.take(&scope, change, if_different);
+                touched(ours, changed)
+            }
+            Event::Pod(scope, change) => Effect {
+                pods: self.pods.take(&scope, change, if_different),
+                ..Effect::default()
+            },
+        }
+    }
+
+    fn is_ours(&self, change: &Change<String>) -> Option<bool> {
+        match change {
+            Change::Put(key, _) | Change::Gone(key) | Change::Listed(key, _) => Some(self.names.are(key)),
+            Change::Restart | Change::Complete => None,
+        }
+    }
+
+    /// Whether a policy needs no grant, or has one.
+    #[must_use]
+    pub fn is_granted(&self, policy: &ValidPolicy) -> bool {
+        let namespace = &policy.mapping.policy.namespace;
+        if *namespace == self.names.namespace {
+            return true;
+        }
+        let Some(labels) = self.namespaces.get(&(String::new(), namespace.clone())) else {
+            return false;
+        };
+        let mut grants = self.grants.iter().filter_map(|(_, grant)| grant.as_ref());
+        grants.any(|grant| grant.covers(policy, labels))
+    }
+}
+
+fn touched(ours: Option<bool>, changed: bool) -> Effect {
+    Effect {
+        inputs: changed && ours != Some(true),
+        outputs: changed && ours != Some(false),
+        pods: false,
+    }
+}
+
+/// The status that was decided on stays until the next decision; an echo of it is nothing new.
+fn keep_status(old: Option<Box<SeenPolicy>>, mut new: Box<SeenPolicy>) -> (Box<SeenPolicy>, bool) {
+    let Some(old) = old.filter(|old| old.uid == new.uid) else {
+        return (new, true);
+    };
+    let matters = old.verdict != new.verdict
+        || old.generation != new.generation
+        || old.deleting != new.deleting
+        || old.created != new.created;
+    if old.decided.is_some() {
+        new.status = old.status;
+        new.decided = old.decided;
+    }
+    (new, matters)
+}
+
+/// Reads a policy. What cannot be read is a finding, so that one malformed object concerns nobody else.
+#[must_use]
+pub fn read_policy(object: DynamicObject) -> SeenPolicy {
+    let DynamicObject {
+        metadata, mut data, ..
+    } = object;
+    let spec = data.get_mut("spec").map(Value::take).unwrap_or_default();
+    // A status that cannot be read is written anew.
+    let status = data.get_mut("status").map(Value::take).unwrap_or_default();
+    let status = serde_json::from_value(status).unwrap_or_default();
+    let verdict = match serde_json::from_value::<SyncPolicySpec>(spec) {
+        Ok(spec) => validate(&SyncPolicy {
+            metadata: metadata.clone(),
+            spec,
+            status: None,
+        }),
+        Err(error) => Err(vec![Finding::new(
+            "spec",
+            PolicyFault::Invalid,
+            format!(
+                "this version of onespace cannot read it ({error}): correct it, install the CRD that belongs to the operator, or update the operator"
+            ),
+        )]),
+    };
+    SeenPolicy {
+        uid: metadata.uid.unwrap_or_default(),
+        generation: metadata.generation.unwrap_or(1),
+        created: metadata.creation_timestamp.map(|time| time.0.as_second()),
+        deleting: metadata.deletion_timestamp.is_some(),
+        verdict,
+        status,
+        decided: None,
+    }
+}
+
+/// Reads a grant; none if it cannot be.
+#[must_use]
+pub fn read_grant(mut object: DynamicObject) -> Option<Grant> {
+    let spec = object.data.get_mut("spec").map(Value::take)?;
+    match serde_json::from_value::<AccountGrantSpec>(spec) {
+        Ok(spec) => Some(Grant::new(&spec)),
+        Err(error) => {
+            let name = object.metadata.name.unwrap_or_default();
+            tracing::warn!(
+                grant = name,
+                "an AccountGrant that cannot be read grants nothing: {error}"
+            );
+            None
+        }
+    }
+}
+
+/// Namespace and name.
+#[must_use]
+pub fn key_of(metadata: &kube::api::ObjectMeta) -> Key {
+    (
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
+}

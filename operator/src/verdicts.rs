@@ -1,0 +1,127 @@
+//! How each policy stands, and what its status says of it.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Instant;
+
+use onespace_core::admit::Admitted;
+use onespace_core::reason::PolicyFault;
+use onespace_core::status::{Standing, Sum, is_due, status, sum};
+use onespace_core::validate::Finding;
+use onespace_crds::SyncPolicyStatus;
+
+use crate::agents::Agents;
+use crate::metrics::Metrics;
+use crate::seen::{Seen, SeenPolicy};
+use crate::status::{Desk, Wanted};
+use crate::table::Key;
+
+/// Turns of writing numbers differ by up to so many seconds.
+pub const JITTER: u64 = 10;
+
+/// The verdicts of the last round.
+#[derive(Debug, Default)]
+pub struct Verdicts(BTreeMap<Key, Verdict>);
+
+/// The verdict on one generation of a policy. What is wrong with the policy alone stands with the policy.
+#[derive(Debug)]
+struct Verdict {
+    generation: i64,
+    /// What it lacks, or why it is not accepted.
+    admitted: Result<Vec<Finding>, Finding>,
+}
+
+impl Verdicts {
+    /// The verdicts on everything that was seen. They are counted in the metrics.
+    #[must_use]
+    pub fn of(seen: &Seen, admitted: Admitted, metrics: &Metrics) -> Self {
+        let Admitted {
+            mappings,
+            credentials: _,
+            mut refused,
+            mut lacking,
+        } = admitted;
+        let verdicts = seen.policies.iter().map(|(key, policy)| {
+            let admitted = match refused.remove(key) {
+                Some(finding) => Err(finding),
+                None => Ok(lacking.remove(key).unwrap_or_default()),
+            };
+            let generation = policy.generation;
+            (key.clone(), Verdict { generation, admitted })
+        });
+        let verdicts = Self(verdicts.collect());
+        let mut reasons: BTreeMap<&str, i64> =
+            PolicyFault::ALL.iter().map(|fault| (fault.as_str(), 0)).collect();
+        reasons.insert("Accepted", i64::try_from(mappings.len()).unwrap_or(i64::MAX));
+        for (key, policy) in seen.policies.iter() {
+            if let Some(Standing::Refused([finding, ..])) = verdicts.standing(key, policy) {
+                *reasons.entry(finding.reason.as_str()).or_default() += 1;
+            }
+        }
+        for (reason, count) in reasons {
+            metrics.policies.with_label_values(&[reason]).set(count);
+        }
+        verdicts
+    }
+
+    /// How a policy stands; none while its newest generation was not decided on.
+    fn standing<'a>(&'a self, key: &Key, policy: &'a SeenPolicy) -> Option<Standing<'a>> {
+        let verdict = self.0.get(key)?;
+        if verdict.generation != policy.generation || policy.deleting {
+            return None;
+        }
+        Some(match (&policy.verdict, &verdict.admitted) {
+            (Err(findings), _) => Standing::Refused(findings),
+            (Ok(_), Err(finding)) => Standing::Refused(std::slice::from_ref(finding)),
+            (Ok(_), Ok(lacking)) => Standing::Accepted(lacking),
+        })
+    }
+
+    /// Lays down every status that says something new. Until agents were `heard` that is what the operator itself has
+    /// decided: without their words every policy would seem abandoned whenever a leader starts.
+    pub fn report(&self, seen: &mut Seen, agents: &Agents, heard: bool, desk: &Desk, now: i64) {
+        for (key, policy) in seen.policies.iter_mut() {
+            let Some(standing) = self.standing(key, policy) else {
+                continue;
+            };
+            let mapping = policy.verdict.as_ref().ok().map(|valid| &valid.mapping);
+            let sum = match (mapping, standing) {
+                (Some(mapping), Standing::Accepted(_)) => {
+                    sum(&mapping.id.0, policy.generation, agents.views())
+                }
+                _ => Sum::default(),
+            };
+            let wanted = status(policy.generation, mapping, standing, &sum, &policy.status, now);
+            if !heard && same_verdict(&policy.status, &wanted) {
+                continue;
+            }
+            let age = policy
+                .decided
+                .map_or(u64::MAX / 2, |decided| decided.elapsed().as_secs());
+            if is_due(&policy.status, &wanted, age, jitter(key)) {
+                policy.status = wanted.clone();
+                policy.decided = Some(Instant::now());
+                let uid = policy.uid.clone();
+                desk.put(key.clone(), Wanted { uid, status: wanted });
+            }
+        }
+    }
+}
+
+/// Whether a status says of generation and acceptance what another says.
+fn same_verdict(one: &SyncPolicyStatus, other: &SyncPolicyStatus) -> bool {
+    let of = |status: &SyncPolicyStatus| {
+        let mut conditions = status.conditions.iter();
+        let accepted = conditions.find(|condition| condition.kind == "Accepted");
+        let accepted = accepted.map(|condition| (condition.status, condition.message.clone()));
+        (status.observed_generation, accepted)
+    };
+    of(one) == of(other)
+}
+
+/// Spreads the turns of policies over some seconds.
+fn jitter(key: &Key) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish() % JITTER
+}

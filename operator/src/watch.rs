@@ -1,0 +1,161 @@
+//! The watches: streams of the API server's events, reduced and sent to the controller. They never end: a watch that
+//! breaks is begun anew, with a growing delay.
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
+use kube::api::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
+use kube::runtime::watcher::{self, watcher};
+use kube::runtime::{WatchStreamExt as _, watcher::Event as Watched};
+use kube::{Api, Client};
+use onespace_crds::{AccountGrant, SyncPolicy};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::metrics::Metrics;
+use crate::poke::POKE;
+use crate::seen::{Event, Scopes, SeenPod, key_of, read_grant, read_policy};
+use crate::table::{Change, Scope};
+
+/// Starts every watch.
+pub fn start(
+    client: &Client,
+    scopes: &Scopes,
+    agent_selector: &str,
+    events: &mpsc::Sender<Event>,
+    metrics: &Metrics,
+) -> JoinSet<()> {
+    let Scopes {
+        policies,
+        cluster,
+        objects,
+        pods,
+    } = scopes;
+    let mut tasks = JoinSet::new();
+    let everything = watcher::Config::default;
+    macro_rules! follow {
+        ($scopes:expr, $kind:literal, $event:path, $watch:expr, $read:expr) => {
+            for scope in $scopes {
+                let stream = $watch(scope).default_backoff();
+                let (events, metrics) = (events.clone(), metrics.clone());
+                let wrap = $event;
+                let scope = scope.clone();
+                tasks.spawn(async move {
+                    let mut stream = std::pin::pin!(stream);
+                    while let Some(event) = stream.next().await {
+                        let change = match event {
+                            Ok(event) => change(event, $read),
+                            Err(error) => {
+                                metrics.watch_errors.with_label_values(&[$kind]).inc();
+                                tracing::warn!(kind = $kind, "a watch is begun anew: {error}");
+                                continue;
+                            }
+                        };
+                        if events.send(wrap(scope.clone(), change)).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        };
+    }
+    let dynamic = |resource: ApiResource| {
+        move |scope: &Scope| {
+            let api: Api<DynamicObject> = match scope {
+                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                None => Api::all_with(client.clone(), &resource),
+            };
+            watcher(api, everything())
+        }
+    };
+    let dynamic_key = |object: &DynamicObject| key_of(&object.metadata);
+    follow!(
+        policies,
+        "SyncPolicy",
+        Event::Policy,
+        dynamic(ApiResource::erase::<SyncPolicy>(&())),
+        |object: DynamicObject| (dynamic_key(&object), Box::new(read_policy(object)))
+    );
+    follow!(
+        cluster,
+        "AccountGrant",
+        Event::Grant,
+        dynamic(ApiResource::erase::<AccountGrant>(&())),
+        |object: DynamicObject| (dynamic_key(&object), read_grant(object))
+    );
+    follow!(
+        cluster,
+        "Namespace",
+        Event::Namespace,
+        |_: &Scope| watcher(
+            Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+            everything()
+        ),
+        |object: PartialObjectMeta<Namespace>| {
+            let key = key_of(&object.metadata);
+            (key, object.metadata.labels.unwrap_or_default())
+        }
+    );
+    follow!(
+        objects,
+        "Secret",
+        Event::Secret,
+        |scope: &Scope| watcher(scoped::<PartialObjectMeta<Secret>>(client, scope), everything()),
+        |object: PartialObjectMeta<Secret>| versioned(object.metadata)
+    );
+    follow!(
+        objects,
+        "ConfigMap",
+        Event::ConfigMap,
+        |scope: &Scope| watcher(
+            scoped::<PartialObjectMeta<ConfigMap>>(client, scope),
+            everything()
+        ),
+        |object: PartialObjectMeta<ConfigMap>| versioned(object.metadata)
+    );
+    follow!(
+        pods,
+        "Pod",
+        Event::Pod,
+        |scope: &Scope| watcher(
+            scoped::<PartialObjectMeta<Pod>>(client, scope),
+            everything().labels(agent_selector)
+        ),
+        |object: PartialObjectMeta<Pod>| {
+            let key = key_of(&object.metadata);
+            let mut annotations = object.metadata.annotations.unwrap_or_default();
+            let poke = annotations.remove(POKE);
+            (key, SeenPod { poke })
+        }
+    );
+    tasks
+}
+
+fn scoped<K>(client: &Client, scope: &Scope) -> Api<K>
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+{
+    match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn versioned(metadata: ObjectMeta) -> (crate::table::Key, String) {
+    (key_of(&metadata), metadata.resource_version.unwrap_or_default())
+}
+
+fn change<K, V>(event: Watched<K>, read: impl Fn(K) -> (crate::table::Key, V)) -> Change<V> {
+    match event {
+        Watched::Apply(object) => {
+            let (key, value) = read(object);
+            Change::Put(key, value)
+        }
+        Watched::Delete(object) => Change::Gone(read(object).0),
+        Watched::Init => Change::Restart,
+        Watched::InitApply(object) => {
+            let (key, value) = read(object);
+            Change::Listed(key, value)
+        }
+        Watched::InitDone => Change::Complete,
+    }
+}
