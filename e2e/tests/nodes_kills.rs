@@ -2,10 +2,11 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::FutureExt as _;
 use onespace_core::report::RunState;
 use onespace_e2e::http::Method;
 use onespace_e2e::lab::Lab;
@@ -14,8 +15,12 @@ use onespace_e2e::swift::{Daemon, NO_HEADERS, Options};
 
 static CLUSTER: Shared = Shared::new(Options::three_nodes);
 
-/// How often agents are killed.
+/// How often agents are killed at least, and at most while there is too little load.
 const KILLS: usize = 100;
+const MOST_KILLS: usize = 1000;
+
+/// How many writes the agents have to meet meanwhile.
+const WRITES: usize = 100;
 
 /// Numbers that a seed gives again (splitmix64).
 struct Dice(u64);
@@ -43,8 +48,7 @@ fn seed() -> Result<u64> {
 }
 
 /// Writes, overwrites, changes and deletes until it is told to end. Only names that begin with `mixed-` are deleted.
-async fn load(lab: &Lab, mut dice: Dice, ends: &AtomicBool) -> Result<usize> {
-    let mut written = 0;
+async fn load(lab: &Lab, mut dice: Dice, written: &AtomicUsize, ends: &AtomicBool) -> Result<()> {
     while !ends.load(Ordering::Relaxed) {
         let kind = if dice.roll(3) == 0 { "kept" } else { "mixed" };
         let name = format!("{kind}-{:02}", dice.roll(40));
@@ -52,6 +56,7 @@ async fn load(lab: &Lab, mut dice: Dice, ends: &AtomicBool) -> Result<usize> {
             0..6 => {
                 let body = format!("{name} {}", dice.roll(u64::MAX));
                 lab.user.put("killed", &name, NO_HEADERS, body).await?;
+                written.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             6..8 => {
@@ -69,9 +74,9 @@ async fn load(lab: &Lab, mut dice: Dice, ends: &AtomicBool) -> Result<usize> {
         };
         let status = answer.status.as_u16();
         ensure!(answer.status.is_success() || status == 404, "{name}: {status}");
-        written += 1;
+        written.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(written)
+    Ok(())
 }
 
 #[test]
@@ -82,22 +87,26 @@ fn a_hundred_kills_at_random_moments_under_load_lose_nothing_and_delete_nothing_
         let mut dice = Dice(seed);
         let more = Dice(dice.roll(u64::MAX));
         let mut agents = lab.agents().await?;
-        let ends = AtomicBool::new(false);
+        let (written, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
         let killer = async {
-            for _ in 0..KILLS {
+            for kill in 0..MOST_KILLS {
+                if kill >= KILLS && written.load(Ordering::Relaxed) >= WRITES {
+                    break;
+                }
                 let node = dice.node();
                 // Which moment it is matters, and nothing can be waited for: any may be the wrong one.
                 tokio::time::sleep(Duration::from_millis(dice.roll(250))).await;
                 agents.kill(node)?;
                 agents.start_unready_on(node)?;
             }
-            ends.store(true, Ordering::Relaxed);
             anyhow::Ok(())
         };
-        let (killed, loaded) = tokio::join!(killer, load(&lab, more, &ends));
-        ends.store(true, Ordering::Relaxed);
+        let killer = killer.inspect(|_| ends.store(true, Ordering::Relaxed));
+        let (killed, loaded) = tokio::join!(killer, load(&lab, more, &written, &ends));
         killed?;
-        ensure!(loaded? > 20, "there was hardly any load");
+        loaded?;
+        let written = written.into_inner();
+        ensure!(written >= WRITES, "only {written} writes in {MOST_KILLS} kills");
         // Late updates of rows are delivered, so that every replica has all.
         lab.swift.run_once(Daemon::ObjectUpdater).await?;
         lab.swift.run_once(Daemon::ContainerReplicator).await?;
