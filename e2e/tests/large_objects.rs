@@ -1,5 +1,7 @@
 //! Large objects: one object at the remote with its manifest beside it, and what each write costs.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use bytes::Bytes;
@@ -9,7 +11,7 @@ use onespace_e2e::expect::{
 };
 use onespace_e2e::http::Method;
 use onespace_e2e::lab::Lab;
-use onespace_e2e::s3::embedded::StoredObject;
+use onespace_e2e::s3::embedded::{Fault, Rule, StoredObject};
 use onespace_e2e::swift::{NO_HEADERS, Segment};
 use serde_json::{Value, json};
 
@@ -399,6 +401,39 @@ async fn each_kind_of_write_costs_what_it_should_and_a_dynamic_large_object_stay
     agent
         .until("a manifest in the hashed namespace", async |_| {
             Ok(lab.at(&hashed_manifest("AUTH_test", "large", "static")))
+        })
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upload_that_a_kill_cut_off_is_aborted_by_the_next_run_and_made_anew() -> Result<()> {
+    let lab = lab().await?;
+    let bodies = [body(1, 5 * MIB), body(2, 5 * MIB)];
+    let made = segments(&lab, "film", &bodies).await?;
+    let mut agent = lab.agent().await?;
+    lab.s3.faults().inject(Rule {
+        operation: Some("CompleteMultipartUpload"),
+        key_contains: "film".into(),
+        skip: 0,
+        times: 1,
+        fault: Fault::Delay(Duration::from_secs(3600)),
+    });
+    let before = lab.s3.counts();
+    lab.user.put_slo("large", "film", NO_HEADERS, &made).await?;
+    agent
+        .until("an upload", async |_| {
+            let made = lab.s3.counts().since(&before);
+            Ok((made.of("CompleteMultipartUpload") == 1).then_some(()))
+        })
+        .await?;
+    agent.kill()?;
+    ensure!(lab.s3.unfinished_uploads() == 1, "its parts are at the remote");
+    let mut agent = lab.agent().await?;
+    copied(&mut agent, &lab, "film").await?;
+    agent
+        .until("nothing left behind", async |_| {
+            Ok((lab.s3.unfinished_uploads() == 0).then_some(()))
         })
         .await?;
     Ok(())

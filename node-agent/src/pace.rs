@@ -216,6 +216,11 @@ impl<R: Remote, C: Clock> Remote for Limited<R, C> {
         self.remote.replace_headers(key, current, headers).await
     }
 
+    async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), RemoteError> {
+        self.requests(1).await;
+        self.remote.abort_upload(key, upload).await
+    }
+
     async fn delete(&self, key: &str, etag: Option<&str>) -> Result<(), RemoteError> {
         self.requests(1).await;
         self.remote.delete(key, etag).await

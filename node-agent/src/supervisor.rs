@@ -25,7 +25,7 @@ use crate::databases::Databases;
 use crate::files::{FilesError, Folders};
 use crate::mapping_task::{Command, Handle, MappingTask, internal_error};
 use crate::pace::Limited;
-use crate::state::State;
+use crate::state::{State, Uploads};
 use crate::turnstile::Turnstile;
 use crate::work::{Limits, Work};
 
@@ -300,6 +300,10 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             } => refuse(RefuseReason::AddressDenied, message),
             error => unusable(error.to_string()),
         })?;
+        let remote = remote.with_upload_log(Arc::new(Uploads {
+            state: self.state.clone(),
+            mapping: mapping.id.clone(),
+        }));
         let schedule = Schedule::new(&mapping.limits.clone().unwrap_or_default())
             .map_err(|error| unusable(format!("limits.{error}")))?;
         let selector = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref())

@@ -1,9 +1,11 @@
 //! What the agent asks of a remote store.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use onespace_core::reason::{HoldReason, PauseReason};
 use onespace_core::remote::{ListedObject, RemoteHeaders, RemoteObject};
 
@@ -158,6 +160,15 @@ pub enum RemoteError {
     },
 }
 
+/// Where uploads are noted while they are under way: a crash leaves their parts at the remote, unseen and paid for.
+pub trait UploadLog: fmt::Debug + Send + Sync + 'static {
+    /// An upload of this key was begun; no part is sent before this returns.
+    fn begun<'a>(&'a self, key: &'a str, upload: &'a str) -> BoxFuture<'a, Result<(), RemoteError>>;
+
+    /// The remote has the whole object, or nothing of it any more.
+    fn ended<'a>(&'a self, key: &'a str, upload: &'a str) -> BoxFuture<'a, ()>;
+}
+
 /// A remote store: S3, later Swift, and the simulation's. Keys are whole keys, as the naming rules made them.
 pub trait Remote: Send + Sync + 'static {
     /// What is at this key. `None` = nothing.
@@ -200,6 +211,9 @@ pub trait Remote: Send + Sync + 'static {
         current: &RemoteObject,
         headers: &RemoteHeaders,
     ) -> impl Future<Output = Result<Replaced, RemoteError>> + Send;
+
+    /// Gives up an upload that an earlier run began and a crash left behind; one that is not there any more is success.
+    fn abort_upload(&self, key: &str, upload: &str) -> impl Future<Output = Result<(), RemoteError>> + Send;
 
     /// Deletes a key; nothing there is success. With an ETag, only if it is still that object, where the remote has
     /// conditional deletes.

@@ -22,6 +22,7 @@ pub(super) enum About {
     Turn { path: PathBuf, lane: Lane },
     Transfer(PathBuf),
     Probe,
+    OldUploads,
     Locate,
     Open(PathBuf),
     Look(String),
@@ -64,6 +65,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             }
             About::Transfer(path) => self.transfer_ended(&path),
             About::Probe => self.probing = false,
+            About::OldUploads => {}
             About::Locate => self.locating = false,
             About::Open(path) => drop(self.opening.remove(&path)),
             About::Look(device) => drop(self.looking.remove(&device)),

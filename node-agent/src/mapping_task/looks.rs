@@ -146,6 +146,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             Event::Transferred(path, row, ended) => self.apply_transfer(&path, row, *ended),
             Event::Probed(result) => self.apply_probe(result),
             Event::ProbeAbandoned => self.probing = false,
+            Event::OldUploadsAborted => {}
             Event::Turn {
                 path,
                 lane,
@@ -191,6 +192,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 if let Some(pause) = missing {
                     return self.pause_for(Stop::Pause(pause));
                 }
+                self.abort_old_uploads();
                 self.resume();
             }
         }

@@ -91,6 +91,8 @@ pub struct MappingTask<D, S, R, C> {
     /// Databases with deletes that a person released.
     released: Vec<String>,
     refused: Option<(&'static str, String)>,
+    /// Multipart uploads that an earlier task left behind at the remote.
+    old_uploads: Vec<(String, String)>,
 }
 
 /// What a probe found.
@@ -114,6 +116,7 @@ enum Event {
     Transferred(PathBuf, i64, Box<Option<Ended>>),
     Probed(Result<(Capabilities, Permissions), RemoteError>),
     ProbeAbandoned,
+    OldUploadsAborted,
     Looked(String, Vec<(PathBuf, Result<Signature, DatabaseError>)>),
     Counted(String, Vec<(PathBuf, Option<(Backlog, Backlog)>)>),
     Located(Result<crate::databases::Located, DatabaseError>),
@@ -193,6 +196,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             deletes_full: false,
             released: Vec::new(),
             refused: None,
+            old_uploads: Vec::new(),
         };
         Handle {
             cancel,

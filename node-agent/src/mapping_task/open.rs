@@ -63,14 +63,24 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             }
         }
         self.paused = None;
-        // Whatever was on its way when the last task ended is not any more.
-        if let Err(error) = self.work.state.transfers_over(&mapping.id, None).await {
-            self.pause_for(from_state(&error));
-        }
+        self.clear_up_after_the_last_task().await;
         self.handle_retry_trigger().await;
         self.handle_release_trigger().await;
         self.refresh_held().await;
         true
+    }
+
+    /// Whatever was on its way when the last task ended is not any more.
+    async fn clear_up_after_the_last_task(&mut self) {
+        let (id, state) = (&self.work.mapping.id, &self.work.state);
+        let found = match state.transfers_over(id, None).await {
+            Ok(()) => state.uploads(id).await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(uploads) => self.old_uploads = uploads,
+            Err(error) => self.pause_for(from_state(&error)),
+        }
     }
 
     /// Acts on the policy's retry trigger, once for each of its values.

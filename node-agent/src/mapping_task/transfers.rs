@@ -24,6 +24,32 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         });
     }
 
+    /// Frees what uploads that a crash cut off left at the remote. One that cannot be aborted now stays noted for the
+    /// next task.
+    pub(super) fn abort_old_uploads(&mut self) {
+        let uploads = std::mem::take(&mut self.old_uploads);
+        if uploads.is_empty() {
+            return;
+        }
+        let (remote, cancel, policy) = (
+            self.work.remote.clone(),
+            self.cancel.clone(),
+            self.work.policy_name(),
+        );
+        self.spawn(About::OldUploads, async move {
+            for (key, upload) in uploads {
+                let aborted = tokio::select! {
+                    () = cancel.cancelled() => break,
+                    aborted = remote.abort_upload(&key, &upload) => aborted,
+                };
+                if let Err(error) = aborted {
+                    tracing::warn!(%policy, "an upload that was cut off cannot be aborted, its parts stay: {error}");
+                }
+            }
+            Event::OldUploadsAborted
+        });
+    }
+
     /// Notes that a copy ended, however it did.
     pub(super) fn transfer_ended(&mut self, path: &Path) {
         self.held_changed = true;

@@ -12,6 +12,7 @@ mod progress;
 mod reconcile;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod verified;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub use held::{Held, HeldKey, Holding, Kept};
 pub use looks::Looks;
 pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
 pub use reconcile::{Pass, Reconciling};
+pub use uploads::Uploads;
 pub use verified::{Assignment, Passing, Reached, Verified};
 
 /// How many records may wait for the disk before callers wait for a place.
@@ -243,12 +245,13 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
     match found {
         0 => connection
             .execute_batch(&format!(
-                "BEGIN; {SCHEMA} {deletes} {batches} {verified} {looks} {reconcile} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                "BEGIN; {SCHEMA} {deletes} {batches} {verified} {looks} {reconcile} {uploads} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
                 deletes = deletes::SCHEMA,
                 batches = batches::SCHEMA,
                 verified = verified::SCHEMA,
                 looks = looks::SCHEMA,
                 reconcile = reconcile::SCHEMA,
+                uploads = uploads::SCHEMA,
             ))
             .map_err(in_use),
         SCHEMA_VERSION => Ok(()),

@@ -286,6 +286,10 @@ impl Remote for AgentsRemote {
         self.change(what, key, replace).await
     }
 
+    async fn abort_upload(&self, _key: &str, _upload: &str) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
     async fn delete(&self, key: &str, etag: Option<&str>) -> Result<(), RemoteError> {
         let (etag, agent) = (etag.map(ToOwned::to_owned), self.agent);
         let remove = move |world: &World, key: &str| {

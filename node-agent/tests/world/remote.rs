@@ -175,6 +175,10 @@ impl Remote for World {
         }
     }
 
+    async fn abort_upload(&self, _key: &str, _upload: &str) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
     async fn delete(&self, key: &str, etag: Option<&str>) -> Result<(), RemoteError> {
         self.ask("DELETE", key).await?;
         if etag.is_some() && self.etag_at(key).as_deref() != etag {

@@ -15,7 +15,7 @@ mod replace_headers;
 mod upload;
 
 use std::error::Error;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -27,6 +27,7 @@ pub use self::config::{Proxy, S3Config, S3Credentials, Timeouts};
 use crate::body::Body;
 use crate::remote::{
     Capabilities, Condition, Page, PartSource, PartSpec, Permissions, Remote, RemoteError, Replaced, Stored,
+    UploadLog,
 };
 
 /// One bucket.
@@ -34,6 +35,8 @@ use crate::remote::{
 pub struct S3Remote {
     config: S3Config,
     clients: client::Clients,
+    /// Where uploads are noted that a crash would leave behind.
+    uploads: Option<Arc<dyn UploadLog>>,
     /// What the last probe found. Before one: v2 listings, and no conditions but those that are asked for.
     capabilities: RwLock<Option<Capabilities>>,
 }
@@ -49,6 +52,7 @@ impl S3Remote {
         Ok(Self {
             config,
             clients,
+            uploads: None,
             capabilities: RwLock::new(None),
         })
     }
@@ -61,7 +65,17 @@ impl S3Remote {
         Self {
             config,
             clients,
+            uploads: None,
             capabilities: RwLock::new(None),
+        }
+    }
+
+    /// Notes multipart uploads there while they are under way.
+    #[must_use]
+    pub fn with_upload_log(self, log: Arc<dyn UploadLog>) -> Self {
+        Self {
+            uploads: Some(log),
+            ..self
         }
     }
 
@@ -129,6 +143,10 @@ impl Remote for S3Remote {
         headers: &RemoteHeaders,
     ) -> Result<Replaced, RemoteError> {
         Box::pin(self.replace_object_headers(key, current, headers)).await
+    }
+
+    async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), RemoteError> {
+        Box::pin(self.abort_old_upload(key, upload)).await
     }
 
     async fn delete(&self, key: &str, etag: Option<&str>) -> Result<(), RemoteError> {

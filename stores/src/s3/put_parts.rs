@@ -1,5 +1,6 @@
 //! A multipart upload: create, parts (a bounded number at a time), complete, or abort.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, StorageClass};
@@ -16,7 +17,7 @@ use super::put::{compare, conditions, stood_still};
 use super::upload::upload;
 use super::{S3Remote, error_of};
 use crate::body::BodyError;
-use crate::remote::{Condition, PartSource, PartSpec, RemoteError, Stored};
+use crate::remote::{Condition, PartSource, PartSpec, RemoteError, Stored, UploadLog};
 use crate::source::SourceError;
 
 /// How often a part, or the completion, is tried again.
@@ -45,24 +46,36 @@ struct UploadTarget {
     bucket: String,
     key: String,
     id: String,
+    log: Option<Arc<dyn UploadLog>>,
 }
 
 impl UploadTarget {
-    /// Best effort: what stays behind is removed by the bucket's rule for incomplete uploads, if it has one.
-    async fn abort(&self) {
-        let aborted = self
-            .client
-            .abort_multipart_upload()
+    async fn try_abort(&self) -> Result<(), RemoteError> {
+        let request = self.client.abort_multipart_upload();
+        let aborted = request
             .bucket(&self.bucket)
             .key(&self.key)
             .upload_id(&self.id)
             .send()
             .await;
-        if let Err(error) = aborted {
-            let failure = Failure::of(&error);
-            if failure.status() != Some(404) {
-                tracing::warn!(status = ?failure.status(), "an upload could not be aborted; its parts stay at the remote");
-            }
+        match aborted {
+            Ok(_) => Ok(()),
+            Err(error) if Failure::of(&error).status() == Some(404) => Ok(()),
+            Err(error) => Err(error_of(Operation::Multipart, false, &error)),
+        }
+    }
+
+    /// What cannot be aborted now stays in the log.
+    async fn abort(&self) {
+        match self.try_abort().await {
+            Ok(()) => self.ended().await,
+            Err(error) => tracing::warn!("an upload could not be aborted, it is tried later: {error}"),
+        }
+    }
+
+    async fn ended(&self) {
+        if let Some(log) = &self.log {
+            log.ended(&self.key, &self.id).await;
         }
     }
 }
@@ -83,14 +96,15 @@ impl OpenUpload {
         &self.remote.id
     }
 
-    /// Nothing is left to abort.
-    pub fn disarm(&mut self) {
+    /// The remote has the object: nothing is left to abort.
+    pub async fn completed(mut self) {
         self.armed = false;
+        self.remote.ended().await;
     }
 
     /// Aborts now.
     pub async fn abort(mut self) {
-        self.disarm();
+        self.armed = false;
         self.remote.abort().await;
     }
 }
@@ -143,8 +157,7 @@ impl S3Remote {
             .await
         {
             Ok(stored) => {
-                let mut upload = upload;
-                upload.disarm();
+                upload.completed().await;
                 Ok(stored)
             }
             Err(error) => {
@@ -214,15 +227,34 @@ impl S3Remote {
                 retry_after: None,
             });
         }
-        Ok(OpenUpload {
-            remote: UploadTarget {
-                client: self.clients.twice.clone(),
-                bucket: self.config.bucket.clone(),
-                key: key.to_owned(),
-                id: id.to_owned(),
-            },
+        let upload = OpenUpload {
+            remote: self.upload_target(key, id),
             armed: true,
-        })
+        };
+        if let Some(log) = &self.uploads
+            && let Err(error) = log.begun(key, id).await
+        {
+            upload.abort().await;
+            return Err(error);
+        }
+        Ok(upload)
+    }
+
+    fn upload_target(&self, key: &str, id: &str) -> UploadTarget {
+        UploadTarget {
+            client: self.clients.twice.clone(),
+            bucket: self.config.bucket.clone(),
+            key: key.to_owned(),
+            id: id.to_owned(),
+            log: self.uploads.clone(),
+        }
+    }
+
+    pub(super) async fn abort_old_upload(&self, key: &str, id: &str) -> Result<(), RemoteError> {
+        let upload = self.upload_target(key, id);
+        upload.try_abort().await?;
+        upload.ended().await;
+        Ok(())
     }
 
     /// One part, opened anew for each try.

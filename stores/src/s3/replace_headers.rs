@@ -129,8 +129,7 @@ impl S3Remote {
             .await
         {
             Ok(Replaced::Done(etag)) => {
-                let mut upload = upload;
-                upload.disarm();
+                upload.completed().await;
                 Ok(Replaced::Done(etag))
             }
             other => {
