@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::timestamp::Timestamp;
+
 /// At most so many deletes in so much time, counted for each container database by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,6 +36,50 @@ pub enum BudgetMax {
 
 /// A whole in thousandths of a percent.
 const WHOLE: u32 = 100_000;
+
+/// Deletes of another agent's part of the names, counted while they were read past. Agents do not talk to each other,
+/// but they read the same rows: so each can tell when another may have used up its budget, and may keep deletes waiting
+/// for a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeenDeletes {
+    /// When the current window began.
+    pub since: Timestamp,
+    /// Those of the current window.
+    pub count: u64,
+    /// Those of the window before. The other agent's windows begin at other times.
+    pub before: u64,
+}
+
+impl SeenDeletes {
+    /// Counts more of them. A window lasts until the first delete after its end.
+    #[must_use]
+    pub fn add(self, more: u64, now: Timestamp, window: Duration) -> Self {
+        if now < self.since.plus(window) {
+            return Self {
+                count: self.count.saturating_add(more),
+                ..self
+            };
+        }
+        let follows = now < self.since.plus(window.saturating_mul(2));
+        Self {
+            since: now,
+            count: more,
+            before: if follows { self.count } else { 0 },
+        }
+    }
+
+    /// Whether more of them than `max` may lie within one window of the other agent's.
+    #[must_use]
+    pub fn may_exceed(&self, max: u64) -> bool {
+        self.count.saturating_add(self.before) > max
+    }
+
+    /// Whether what was read past at this time may be among them.
+    #[must_use]
+    pub fn may_have(&self, passed: Timestamp, window: Duration) -> bool {
+        passed.plus(window.saturating_mul(2)) >= self.since
+    }
+}
 
 /// As it stands in files and policies: `100`, `"100"` or `"5%"`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -143,6 +189,30 @@ mod tests {
     }
 
     proptest! {
+        /// Whenever the other agent's windows begin: all that it may have kept waiting is known.
+        #[test]
+        fn what_another_agent_may_have_kept_waiting_is_known_to_all(
+            steps in proptest::collection::vec((0u64..25, 0u64..5), 1..60), max in 0u64..12, begin in 0u64..400,
+        ) {
+            const WINDOW: Duration = Duration::from_secs(20);
+            let at = |seconds| Timestamp::from_unix_seconds(1_800_000_000 + seconds);
+            let (mut seen, mut now, mut marked) = (SeenDeletes::default(), 0, Vec::new());
+            for (wait, deletes) in steps {
+                now += wait;
+                seen = seen.add(deletes, at(now), WINDOW);
+                marked.push((now, deletes, false));
+                if seen.may_exceed(max) {
+                    for (passed, _, mark) in &mut marked {
+                        *mark |= seen.may_have(at(*passed), WINDOW);
+                    }
+                }
+            }
+            let within: Vec<_> = marked.iter().filter(|(time, ..)| (begin..begin + 20).contains(time)).collect();
+            if within.iter().map(|(_, deletes, _)| deletes).sum::<u64>() > max {
+                prop_assert!(within.iter().all(|(.., mark)| *mark), "{within:?}");
+            }
+        }
+
         #[test]
         fn a_budget_survives_a_mapping_file(rows in any::<u64>(), share in 0..=WHOLE, window in any::<u64>(), is_share in any::<bool>()) {
             let max = if is_share { BudgetMax::Share(share) } else { BudgetMax::Rows(rows) };

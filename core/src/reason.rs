@@ -83,6 +83,8 @@ reasons! {
         /// No failure: its bytes, or those of an earlier version of the name, are still on their way to the remote. It
         /// counts as pending.
         Transferring,
+        /// Another agent's delete, one of so many that a person is to look at them first.
+        DeleteWaits,
     }
 }
 

@@ -117,6 +117,7 @@ pub fn mends_itself(reason: HoldReason) -> bool {
         | R::BodyAltered
         | R::ChangedMeanwhile
         | R::Transferring
+        | R::DeleteWaits
         | R::KeyForbidden
         | R::RemoteFailed => true,
         R::NameNotRepresentable

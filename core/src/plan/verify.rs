@@ -33,6 +33,8 @@ pub struct Stretch {
     pub own: bool,
     /// They are verified in name order, beside a listing, and are done up to this name. `None` = in ROWID order.
     pub after_name: Option<String>,
+    /// Tombstones: so many were passed that their agent may keep some of them waiting for a person. Here they wait, too.
+    pub many: bool,
 }
 
 impl Stretch {
@@ -46,6 +48,7 @@ impl Stretch {
         before.to == self.after
             && before.tombstones == self.tombstones
             && before.own == self.own
+            && before.many == self.many
             && before.after_name.is_none()
             && self.after_name.is_none()
     }
@@ -64,8 +67,13 @@ pub fn pass(open: &mut Vec<Stretch>, tombstones: bool, after: i64, to: i64, now:
         passed: now,
         own: false,
         after_name: None,
+        many: false,
     };
-    match open.iter_mut().find(|last| next.continues(last)) {
+    let continues = |last: &Stretch| {
+        let many = last.many;
+        Stretch { many, ..next.clone() }.continues(last)
+    };
+    match open.iter_mut().find(|last| continues(last)) {
         Some(last) if now.duration_since(last.since) < slack / GRAIN => {
             last.to = to;
             last.passed = last.passed.max(now);
@@ -165,6 +173,7 @@ mod tests {
             passed: at(passed),
             own: false,
             after_name: None,
+            many: false,
         }
     }
 

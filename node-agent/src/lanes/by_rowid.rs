@@ -34,6 +34,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         };
         let mut waits = None;
         let mut items = Vec::new();
+        let mut of_others = Vec::new();
         let complete = {
             // Names are claimed in the order of reading: a delete never overtakes a copy that was read before it.
             let _reading = self.work.claims.reading(&self.replica.container).await;
@@ -44,6 +45,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             self.check_same(&chunk.id, chunk.max_rowid)?;
             let now = self.work.now();
             for read in &chunk.rows {
+                of_others.extend(
+                    self.delete_of_another(read)
+                        .map(|replica| (read.rowid(), replica)),
+                );
                 let task = match self.sort(read, lane == Lane::Deletes, Whose::Own) {
                     Sorted::Pass => Task::Pass,
                     Sorted::Unreadable(held) => Task::Hold(held),
@@ -66,7 +71,11 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             chunk.complete
         };
         let names: BTreeMap<i64, String> = items.iter().map(|item| (item.rowid, item.name.clone())).collect();
-        let worked = self.work_on(lane, items, &allowance).await;
+        let mut worked = self.work_on(lane, items, &allowance).await;
+        if let (Lane::Deletes, Some(to)) = (lane, worked.watermark) {
+            of_others.retain(|(rowid, _)| *rowid <= to);
+            worked.passed_deletes = self.passed_deletes(&allowance, &of_others).await?;
+        }
         let to = worked.watermark.map(|rowid| match lane {
             Lane::Deletes => {
                 self.progress.deletes = rowid;

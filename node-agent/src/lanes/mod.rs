@@ -80,6 +80,9 @@ pub struct Turn<D, S, R, C> {
     pub waited: Option<NotDue>,
     /// Rows that made the mapping pause again and again while others succeeded.
     pub suspects: BTreeSet<i64>,
+    /// The turn is over deletes that a person is to look at first. One that cannot be judged now waits, too: else it
+    /// would begin when it is tried again.
+    pub deletes_wait: bool,
     /// Stops the turn at the next row.
     pub halt: CancellationToken,
 }
@@ -96,6 +99,7 @@ impl<D, S, R, C: Clone> Clone for Turn<D, S, R, C> {
             followed_since: self.followed_since,
             waited: self.waited,
             suspects: self.suspects.clone(),
+            deletes_wait: self.deletes_wait,
             halt: self.halt.clone(),
         }
     }

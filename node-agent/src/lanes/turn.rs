@@ -4,7 +4,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::window::Window;
-use onespace_core::plan::{Done, Held, Pause, Stop, of_one_row};
+use onespace_core::plan::{Done, Held, Pause, Stop, mends_itself, of_one_row};
 use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::{HoldReason, PauseReason, StallReason};
 use onespace_core::report::Totals;
@@ -20,7 +20,8 @@ use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
 use crate::delete::Deleted;
 use crate::state::{
-    Adopted, Advance, Ahead, Allowance, HeldKey, Holding, Kept, Looks, Passing, Waiting, Watermark,
+    Adopted, Advance, Ahead, Allowance, HeldKey, Holding, Kept, Looks, PassedDeletes, Passing, Waiting,
+    Watermark,
 };
 use crate::stop::{as_pause, from_state};
 use crate::turnstile::Pass;
@@ -74,6 +75,8 @@ pub(crate) struct Worked<P> {
     pub settled: Vec<(String, i64)>,
     pub adopted: Vec<Adopted>,
     pub looks: Looks,
+    /// Deletes of others that were read past.
+    pub passed_deletes: Option<PassedDeletes>,
     pub pause: Option<Pause>,
     /// Rows that made it pause.
     pub failed: Vec<i64>,
@@ -92,6 +95,7 @@ impl<P> Default for Worked<P> {
             settled: Vec::new(),
             adopted: Vec::new(),
             looks: Looks::default(),
+            passed_deletes: None,
             pause: None,
             failed: Vec::new(),
             held_set_full: false,
@@ -365,6 +369,9 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     }
 
     async fn hold(&self, rowid: i64, name: &str, held: &Held) -> End {
+        if self.deletes_wait && mends_itself(held.reason) {
+            return self.hold_delete(rowid, name).await;
+        }
         let key = HeldKey {
             database: self.key.clone(),
             name: name.to_owned(),
@@ -400,6 +407,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 name: name.to_owned(),
             },
             row,
+            own: self.is_own(name),
         };
         let (now, limit) = (self.work.now(), self.work.limits.held);
         let state = &self.work.state;
@@ -430,6 +438,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             settled,
             adopted,
             looks,
+            passed_deletes,
             mut pause,
             failed,
             held_set_full,
@@ -439,6 +448,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let step = Advance {
             to: to.unwrap_or(Watermark::Unmoved),
             passing: self.passing(),
+            passed_deletes,
             totals,
             settled,
             adopted,

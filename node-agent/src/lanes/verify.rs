@@ -53,8 +53,9 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         self.verify_by_rowid(stretch).await.map(|ended| (ended, listing))
     }
 
-    async fn verify_by_rowid(self, stretch: Stretch) -> Result<Ended, TurnError> {
-        let allowance = match stretch.tombstones {
+    async fn verify_by_rowid(mut self, stretch: Stretch) -> Result<Ended, TurnError> {
+        self.deletes_wait = stretch.many && self.work.mapping.delete_budget.is_some();
+        let allowance = match stretch.tombstones && !self.deletes_wait {
             true => self.allowance().await?,
             false => self.no_deletes(),
         };

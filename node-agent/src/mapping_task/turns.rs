@@ -154,6 +154,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             followed_since: db.followed_since,
             waited: db.waits,
             suspects: db.suspects(lane),
+            deletes_wait: false,
             halt: self.cancel.clone(),
         };
         let (path, changes, reconciling) = (path.clone(), db.changes(), db.reconciling.clone());

@@ -3,7 +3,8 @@
 //! A batch is held, or released by a person; its deletes are then worked off like held rows whose time has come.
 
 use onespace_core::mapping::MappingId;
-use onespace_core::reason::StallReason;
+use onespace_core::plan;
+use onespace_core::reason::{HoldReason, StallReason};
 use onespace_core::report::HeldDeletes;
 use onespace_core::timestamp::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -11,11 +12,12 @@ use sha2::Digest;
 
 use super::deletes::FORGOTTEN;
 use super::progress::{as_sql, from_sql};
-use super::{DatabaseKey, Held, HeldKey, Kept, State, StateError};
+use super::{DatabaseKey, Held, HeldKey, Holding, Kept, State, StateError, held};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE batch (
     mapping TEXT NOT NULL, id TEXT NOT NULL, reason TEXT NOT NULL, since INTEGER NOT NULL, released INTEGER NOT NULL,
+    of_others INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (mapping, id)) WITHOUT ROWID;
 CREATE TABLE waiting_delete (
     mapping TEXT NOT NULL, db TEXT NOT NULL, container TEXT NOT NULL, name TEXT NOT NULL, row INTEGER NOT NULL,
@@ -38,10 +40,14 @@ pub struct Waiting {
     pub key: HeldKey,
     /// ROWID of its tombstone.
     pub row: i64,
+    /// The name is this agent's own.
+    pub own: bool,
 }
 
 impl State {
-    /// Puts a delete into the mapping's open batch for this reason. `limit` bounds the deletes of one mapping that wait.
+    /// Puts a delete into the mapping's open batch for this reason. Other agents' deletes have a batch of their own, and
+    /// are looked at again now and then: when it was released there, nothing is left to wait for. `limit` bounds the
+    /// deletes of one mapping that wait, of each kind by itself.
     ///
     /// # Errors
     /// [`StateError`].
@@ -57,6 +63,7 @@ impl State {
             let Waiting {
                 key: HeldKey { database: key, name },
                 row,
+                own,
             } = &waiting;
             let mapping = &key.mapping.0;
             let before: Option<i64> = sql
@@ -69,11 +76,24 @@ impl State {
             if before.is_some_and(|before| before > *row) {
                 return Ok(Kept::Yes);
             }
-            if before.is_none() && count(sql, mapping)? >= limit {
+            if before.is_none() && count(sql, mapping, *own)? >= limit {
                 return Ok(Kept::Full);
             }
-            let batch = open_batch(sql, mapping, reason, now)?;
+            let batch = open_batch(sql, mapping, reason, *own, now)?;
             insert(sql, key, name, *row, &batch)?;
+            if !own {
+                let holding = Holding {
+                    key: waiting.key.clone(),
+                    row: *row,
+                    own: false,
+                    held: plan::Held::new(
+                        HoldReason::DeleteWaits,
+                        "another agent's delete, one of many: release it there, or the batch of them here",
+                    ),
+                    since: now,
+                };
+                return held::insert(sql, &holding, now, limit);
+            }
             sql.execute(
                 "DELETE FROM held WHERE mapping = ? AND db = ? AND name = ? AND row <= ?",
                 params![mapping, key.database, name, row],
@@ -83,7 +103,8 @@ impl State {
         .await
     }
 
-    /// The oldest batch that waits, if any, and whether there is room for more deletes that wait.
+    /// The oldest batch that waits, if any (those of other agents' deletes last), and whether there is room for more
+    /// deletes that wait.
     ///
     /// # Errors
     /// [`StateError`].
@@ -97,7 +118,7 @@ impl State {
             let batch = sql
                 .prepare_cached(
                     "SELECT id, reason, (SELECT count(*) FROM waiting_delete AS w WHERE w.mapping = b.mapping AND w.batch = b.id)
-                     FROM batch AS b WHERE mapping = ? AND released = 0 AND reason <> '' ORDER BY since, id",
+                     FROM batch AS b WHERE mapping = ? AND released = 0 AND reason <> '' ORDER BY of_others, since, id",
                 )?
                 .query_map([&mapping], |row| {
                     Ok(HeldDeletes {
@@ -109,7 +130,7 @@ impl State {
                 .collect::<Result<Vec<_>, _>>()?
                 .into_iter()
                 .find(|batch| batch.rows > 0);
-            Ok((batch, count(sql, &mapping)? >= limit))
+            Ok((batch, count(sql, &mapping, true)? >= limit))
         })
         .await
     }
@@ -188,26 +209,44 @@ impl State {
     }
 }
 
-pub(super) fn is_released(
+/// How a delete stands with a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It never waited for one, or only the budget decides.
+    Free,
+    /// It waits.
+    Waits,
+    /// It was released.
+    Released,
+}
+
+pub(super) fn standing(
     sql: &Connection,
     mapping: &str,
     database: &str,
     name: &str,
-) -> Result<bool, rusqlite::Error> {
-    sql.query_row(
-        "SELECT 1 FROM waiting_delete AS w JOIN batch AS b ON b.mapping = w.mapping AND b.id = w.batch
-         WHERE w.mapping = ? AND w.db = ? AND w.name = ? AND b.released = ?",
-        params![mapping, database, name, BY_A_PERSON],
-        |_| Ok(()),
-    )
-    .optional()
-    .map(|found| found.is_some())
+) -> Result<Standing, rusqlite::Error> {
+    let released: Option<i64> = sql
+        .query_row(
+            "SELECT b.released FROM waiting_delete AS w JOIN batch AS b ON b.mapping = w.mapping AND b.id = w.batch
+             WHERE w.mapping = ? AND w.db = ? AND w.name = ?",
+            params![mapping, database, name],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(match released {
+        None | Some(BY_ITSELF) => Standing::Free,
+        Some(BY_A_PERSON) => Standing::Released,
+        Some(_) => Standing::Waits,
+    })
 }
 
-pub(super) fn count(sql: &Connection, mapping: &str) -> Result<u64, rusqlite::Error> {
+/// Deletes that wait: this agent's own, or those of others.
+pub(super) fn count(sql: &Connection, mapping: &str, own: bool) -> Result<u64, rusqlite::Error> {
     sql.query_row(
-        "SELECT count(*) FROM waiting_delete WHERE mapping = ?",
-        [mapping],
+        "SELECT count(*) FROM waiting_delete AS w JOIN batch AS b ON b.mapping = w.mapping AND b.id = w.batch
+         WHERE w.mapping = ? AND b.of_others = ?",
+        params![mapping, !own],
         |row| row.get(0),
     )
     .map(from_sql)
@@ -218,23 +257,24 @@ fn open_batch(
     sql: &Connection,
     mapping: &str,
     reason: StallReason,
+    own: bool,
     now: Timestamp,
 ) -> Result<String, rusqlite::Error> {
     let open: Option<String> = sql
         .query_row(
-            "SELECT id FROM batch WHERE mapping = ? AND reason = ? AND released = 0",
-            params![mapping, reason.as_str()],
+            "SELECT id FROM batch WHERE mapping = ? AND reason = ? AND released = 0 AND of_others = ?",
+            params![mapping, reason.as_str(), !own],
             |row| row.get(0),
         )
         .optional()?;
     if let Some(open) = open {
         return Ok(open);
     }
-    let digest = sha2::Sha256::digest(format!("{mapping} {reason} {}", now.ticks()));
+    let digest = sha2::Sha256::digest(format!("{mapping} {reason} {own} {}", now.ticks()));
     let id = hex::encode(&digest[..6]);
     sql.execute(
-        "INSERT INTO batch (mapping, id, reason, since, released) VALUES (?, ?, ?, ?, 0)",
-        params![mapping, id, reason.as_str(), as_sql(now.ticks())],
+        "INSERT INTO batch (mapping, id, reason, since, released, of_others) VALUES (?, ?, ?, ?, 0, ?)",
+        params![mapping, id, reason.as_str(), as_sql(now.ticks()), !own],
     )?;
     Ok(id)
 }

@@ -7,7 +7,7 @@ use onespace_core::mapping::MappingId;
 use onespace_core::timestamp::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::batches::{drop_empty_batches, is_released};
+use super::batches::{Standing, drop_empty_batches, standing};
 use super::progress::{as_sql, from_sql, key_hash};
 use super::{DatabaseKey, State, StateError};
 
@@ -52,7 +52,7 @@ pub const FORGOTTEN: i64 = 0;
 
 impl State {
     /// Records that a delete at the remote begins, and counts it. One that was under way already, or that a person
-    /// released, is not counted.
+    /// released, is not counted. One that waits for a person does not begin, whatever a budget would allow.
     ///
     /// # Errors
     /// [`StateError`].
@@ -70,10 +70,14 @@ impl State {
                 container,
             } = &key;
             let under_way = is_deleting(sql, mapping, container, &name)?;
+            let standing = standing(sql, mapping, database, &name)?;
             if let Some(max) = max
                 && !under_way
-                && !is_released(sql, mapping, database, &name)?
+                && standing != Standing::Released
             {
+                if standing == Standing::Waits {
+                    return Ok(Begun::OverBudget);
+                }
                 let counted = sql.execute(
                     "UPDATE budget SET used = used + 1 WHERE mapping = ? AND db = ? AND used < ?",
                     params![mapping, database, as_sql(max)],

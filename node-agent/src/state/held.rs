@@ -6,7 +6,7 @@ use onespace_core::plan;
 use onespace_core::reason::HoldReason;
 use onespace_core::report::{HeldReport, HeldRow, rfc3339};
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{DatabaseKey, State, StateError};
 
@@ -82,71 +82,12 @@ impl State {
     /// [`StateError`].
     pub async fn hold(&self, holding: Holding, now: Timestamp, limit: u64) -> Result<Kept, StateError> {
         self.run(move |sql| {
-            let Holding {
-                key,
-                row,
-                own,
-                held,
-                since,
-            } = holding;
-            let DatabaseKey {
-                mapping,
-                database,
-                container,
-            } = &key.database;
-            let before: Option<(i64, u32, i64, bool)> = sql
-                .query_row(
-                    "SELECT row, attempts, since, reason = ? FROM held WHERE mapping = ? AND db = ? AND name = ?",
-                    params![TRANSFERRING, mapping.0, database, key.name],
-                    |found| Ok((found.get(0)?, found.get(1)?, found.get(2)?, found.get(3)?)),
-                )
-                .optional()?;
-            if before.is_none() {
-                let count: i64 = sql.query_row(
-                    "SELECT count(*) FROM held WHERE mapping = ? AND own = ?",
-                    params![mapping.0, own],
-                    |found| found.get(0),
-                )?;
-                if u64::try_from(count).unwrap_or(0) >= limit {
-                    return Ok(Kept::Full);
-                }
+            let kept = insert(sql, &holding, now, limit)?;
+            if kept == Kept::Yes {
+                let Holding { key, row, .. } = &holding;
+                super::batches::hand_over(sql, &key.database, &key.name, *row)?;
             }
-            if before.is_some_and(|(held_row, ..)| held_row > row) {
-                return Ok(Kept::Yes);
-            }
-            // A later row of the name starts its count anew. How a transfer ends belongs to the try that began it.
-            let (attempts, since) = match before {
-                Some((same, attempts, since, under_way)) if same == row => {
-                    (attempts.saturating_add(u32::from(!under_way)), since)
-                }
-                _ => (1, i64::try_from(since.ticks()).unwrap_or(i64::MAX)),
-            };
-            let wait = match held.reason {
-                HoldReason::Transferring => TRANSFER,
-                _ => backoff(attempts),
-            };
-            let next_try = plan::mends_itself(held.reason)
-                .then(|| i64::try_from(now.plus(wait).ticks()).unwrap_or(i64::MAX));
-            sql.execute(
-                "INSERT OR REPLACE INTO held
-                 (mapping, db, name, container, row, own, reason, message, attempts, since, next_try)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                params![
-                    mapping.0,
-                    database,
-                    key.name,
-                    container,
-                    row,
-                    own,
-                    held.reason.as_str(),
-                    held.message,
-                    attempts,
-                    since,
-                    next_try
-                ],
-            )?;
-            super::batches::hand_over(sql, &key.database, &key.name, row)?;
-            Ok(Kept::Yes)
+            Ok(kept)
         })
         .await
     }
@@ -322,6 +263,79 @@ impl State {
         })
         .await
     }
+}
+
+/// Puts a row into the set, or counts one more try of it.
+pub(super) fn insert(
+    sql: &Connection,
+    holding: &Holding,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Kept, rusqlite::Error> {
+    let Holding {
+        key,
+        row,
+        own,
+        held,
+        since,
+    } = holding;
+    let DatabaseKey {
+        mapping,
+        database,
+        container,
+    } = &key.database;
+    let before: Option<(i64, u32, i64, bool)> = sql
+        .query_row(
+            "SELECT row, attempts, since, reason = ? FROM held WHERE mapping = ? AND db = ? AND name = ?",
+            params![TRANSFERRING, mapping.0, database, key.name],
+            |found| Ok((found.get(0)?, found.get(1)?, found.get(2)?, found.get(3)?)),
+        )
+        .optional()?;
+    if before.is_none() {
+        let count: i64 = sql.query_row(
+            "SELECT count(*) FROM held WHERE mapping = ? AND own = ?",
+            params![mapping.0, own],
+            |found| found.get(0),
+        )?;
+        if u64::try_from(count).unwrap_or(0) >= limit {
+            return Ok(Kept::Full);
+        }
+    }
+    if before.is_some_and(|(held_row, ..)| held_row > *row) {
+        return Ok(Kept::Yes);
+    }
+    // A later row of the name starts its count anew. How a transfer ends belongs to the try that began it.
+    let (attempts, since) = match before {
+        Some((same, attempts, since, under_way)) if same == *row => {
+            (attempts.saturating_add(u32::from(!under_way)), since)
+        }
+        _ => (1, i64::try_from(since.ticks()).unwrap_or(i64::MAX)),
+    };
+    let wait = match held.reason {
+        HoldReason::Transferring => TRANSFER,
+        _ => backoff(attempts),
+    };
+    let next_try =
+        plan::mends_itself(held.reason).then(|| i64::try_from(now.plus(wait).ticks()).unwrap_or(i64::MAX));
+    sql.execute(
+        "INSERT OR REPLACE INTO held
+         (mapping, db, name, container, row, own, reason, message, attempts, since, next_try)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            mapping.0,
+            database,
+            key.name,
+            container,
+            row,
+            own,
+            held.reason.as_str(),
+            held.message,
+            attempts,
+            since,
+            next_try
+        ],
+    )?;
+    Ok(Kept::Yes)
 }
 
 fn show(ticks: i64) -> String {

@@ -10,6 +10,7 @@ mod held;
 mod looks;
 mod progress;
 mod reconcile;
+mod seen_deletes;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -28,6 +29,7 @@ pub use held::{Held, HeldKey, Holding, Kept};
 pub use looks::Looks;
 pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
 pub use reconcile::{Pass, Reconciling};
+pub use seen_deletes::PassedDeletes;
 pub use uploads::Uploads;
 pub use verified::{Assignment, Passing, Reached, Verified};
 
@@ -245,12 +247,13 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
     match found {
         0 => connection
             .execute_batch(&format!(
-                "BEGIN; {SCHEMA} {deletes} {batches} {verified} {looks} {reconcile} {uploads} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                "BEGIN; {SCHEMA} {deletes} {batches} {verified} {looks} {reconcile} {seen} {uploads} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
                 deletes = deletes::SCHEMA,
                 batches = batches::SCHEMA,
                 verified = verified::SCHEMA,
                 looks = looks::SCHEMA,
                 reconcile = reconcile::SCHEMA,
+                seen = seen_deletes::SCHEMA,
                 uploads = uploads::SCHEMA,
             ))
             .map_err(in_use),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::looks::{self, Looks};
+use super::seen_deletes::PassedDeletes;
 use super::verified::{self, Passing, Verified};
 use super::{State, StateError, batches, deletes};
 
@@ -298,7 +299,7 @@ impl State {
     pub async fn advance(&self, key: &DatabaseKey, step: Advance) -> Result<Ahead, StateError> {
         let key = key.clone();
         self.run(move |sql| {
-            let Advance { to, passing, totals, settled, adopted, looks } = step;
+            let Advance { to, passing, passed_deletes, totals, settled, adopted, looks } = step;
             looks::record(sql, &key, &looks, passing)?;
             let (mapping, db) = (&key.mapping.0, &key.database);
             match &to {
@@ -319,7 +320,7 @@ impl State {
             match &to {
                 Watermark::Verified(verified) => verified::advance(sql, &key, verified)?,
                 Watermark::Unmoved => {}
-                _ => verified::note(sql, &key, passing)?,
+                _ => verified::note(sql, &key, passing, passed_deletes.as_ref())?,
             }
             let mut settle = sql.prepare_cached("DELETE FROM held WHERE mapping = ? AND db = ? AND name = ? AND row <= ?")?;
             for (name, row) in settled {
@@ -397,6 +398,8 @@ pub struct Advance {
     pub to: Watermark,
     /// When it moves: what it passes is verified a slack later.
     pub passing: Passing,
+    /// Deletes of others among that, under a policy with a budget.
+    pub passed_deletes: Option<PassedDeletes>,
     /// What was done since the last record.
     pub totals: Totals,
     /// Names that no longer wait, with the row that settled them: a later row's entry stays.

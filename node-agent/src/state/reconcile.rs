@@ -118,7 +118,7 @@ impl State {
         let (key, pass) = (key.clone(), pass.clone());
         self.run(move |sql| {
             let mapping = &key.mapping.0;
-            let room = limit.saturating_sub(batches::count(sql, mapping)?);
+            let room = limit.saturating_sub(batches::count(sql, mapping, true)?);
             let kept = match candidates.len() as u64 <= room {
                 true => Kept::Yes,
                 false => Kept::Full,

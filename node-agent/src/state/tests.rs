@@ -46,6 +46,7 @@ async fn settle(state: &State, name: &str, row: i64) {
     let step = Advance {
         to: Watermark::Unmoved,
         passing: Passing::default(),
+        passed_deletes: None,
         totals: Totals::default(),
         settled: vec![(name.into(), row)],
         adopted: Vec::new(),
@@ -81,6 +82,7 @@ async fn what_was_recorded_is_there_after_a_restart_and_a_second_agent_is_kept_o
                 name: Some("n".into()),
             },
             passing: Passing::default(),
+            passed_deletes: None,
             totals: Totals {
                 objects: 3,
                 ..Totals::default()
@@ -218,6 +220,7 @@ async fn what_is_to_be_verified_is_there_after_a_restart() {
                 at: at(seconds),
                 slack,
             },
+            passed_deletes: None,
             totals: Totals::default(),
             settled: Vec::new(),
             adopted: Vec::new(),

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use std::time::Duration;
 
 use super::progress::DatabaseKey;
+use super::seen_deletes::{self, PassedDeletes};
 use super::{State, StateError};
 
 /// Which rows of a container are an agent's own.
@@ -56,7 +57,7 @@ CREATE TABLE verification (
     PRIMARY KEY (mapping, db)) WITHOUT ROWID;
 CREATE TABLE stretch (
     mapping TEXT NOT NULL, db TEXT NOT NULL, tombstones INTEGER NOT NULL, after INTEGER NOT NULL, last INTEGER NOT NULL,
-    since INTEGER NOT NULL, passed INTEGER NOT NULL, own INTEGER NOT NULL, after_name TEXT,
+    since INTEGER NOT NULL, passed INTEGER NOT NULL, own INTEGER NOT NULL, after_name TEXT, many INTEGER NOT NULL,
     PRIMARY KEY (mapping, db, tombstones, after)) WITHOUT ROWID;
 ";
 
@@ -123,6 +124,8 @@ impl State {
                 passed: now,
                 own: true,
                 after_name: None,
+                // Nobody knows what the former owner keeps waiting.
+                many: tombstones,
             };
             for stretch in [over(false, begin, there.processed), over(true, 0, there.deletes)] {
                 if stretch.to > stretch.after {
@@ -235,7 +238,12 @@ impl Watermarks {
 }
 
 /// Notes what the watermarks passed since the last time; in the transaction that moves them.
-pub(super) fn note(sql: &Connection, key: &DatabaseKey, passing: Passing) -> Result<(), rusqlite::Error> {
+pub(super) fn note(
+    sql: &Connection,
+    key: &DatabaseKey,
+    passing: Passing,
+    deletes_of_others: Option<&PassedDeletes>,
+) -> Result<(), rusqlite::Error> {
     let (mapping, db) = (&key.mapping.0, &key.database);
     let Passing { at, slack } = passing;
     let noted: Option<(bool, i64, i64)> = sql
@@ -259,6 +267,13 @@ pub(super) fn note(sql: &Connection, key: &DatabaseKey, passing: Passing) -> Res
     }
     verify::pass(&mut open, false, processed, there.processed, at, slack);
     verify::pass(&mut open, true, deletes, there.deletes, at, slack);
+    if let Some(passed) = deletes_of_others {
+        for seen in seen_deletes::add(sql, key, passed, at)? {
+            for stretch in open.iter_mut().filter(|stretch| stretch.tombstones) {
+                stretch.many |= seen.may_have(stretch.passed, passed.window);
+            }
+        }
+    }
     verify::merge_due(&mut open, at, slack);
     write(sql, key, &before, &open)?;
     sql.prepare_cached(
@@ -311,7 +326,7 @@ pub(super) fn oldest(sql: &Connection, key: &DatabaseKey) -> Result<Option<Times
 
 /// Forgets what was to be verified, and looked at again, of a database or of all of a mapping's.
 pub(super) fn forget(sql: &Connection, mapping: &str, db: Option<&str>) -> Result<(), rusqlite::Error> {
-    for table in ["verification", "stretch", "look"] {
+    for table in ["verification", "stretch", "look", "seen_deletes"] {
         sql.execute(
             &format!("DELETE FROM {table} WHERE mapping = ?1 AND db = coalesce(?2, db)"),
             params![mapping, db],
@@ -322,7 +337,7 @@ pub(super) fn forget(sql: &Connection, mapping: &str, db: Option<&str>) -> Resul
 
 fn read(sql: &Connection, key: &DatabaseKey) -> Result<Vec<Stretch>, rusqlite::Error> {
     sql.prepare_cached(
-        "SELECT tombstones, after, last, since, passed, own, after_name FROM stretch WHERE mapping = ? AND db = ?
+        "SELECT tombstones, after, last, since, passed, own, after_name, many FROM stretch WHERE mapping = ? AND db = ?
          ORDER BY tombstones, after",
     )?
     .query_map(params![key.mapping.0, key.database], |row| {
@@ -334,6 +349,7 @@ fn read(sql: &Connection, key: &DatabaseKey) -> Result<Vec<Stretch>, rusqlite::E
             passed: time(row.get(4)?),
             own: row.get(5)?,
             after_name: row.get(6)?,
+            many: row.get(7)?,
         })
     })?
     .collect()
@@ -388,11 +404,12 @@ fn insert(sql: &Connection, key: &DatabaseKey, stretch: &Stretch) -> Result<(), 
         passed,
         own,
         after_name,
+        many,
     } = stretch;
     let ticks = |time: &Timestamp| i64::try_from(time.ticks()).unwrap_or(i64::MAX);
     sql.prepare_cached(
-        "INSERT INTO stretch (mapping, db, tombstones, after, last, since, passed, own, after_name)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO stretch (mapping, db, tombstones, after, last, since, passed, own, after_name, many)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         key.mapping.0,
@@ -403,7 +420,8 @@ fn insert(sql: &Connection, key: &DatabaseKey, stretch: &Stretch) -> Result<(), 
         ticks(since),
         ticks(passed),
         own,
-        after_name
+        after_name,
+        many
     ])
     .map(|_| ())
 }
