@@ -1,7 +1,10 @@
 //! When a policy's deletion is held: objects that were released exist only remotely, and without the policy's mapping
 //! nothing would show them any more.
 
-use onespace_crds::Mode;
+use onespace_crds::{Condition, ConditionStatus, Mode, SyncPolicyStatus};
+
+use crate::reason::ConditionReason;
+use crate::status::time;
 
 /// The finalizer of a policy whose deletion would hide objects.
 pub const FINALIZER: &str = "onespace.dev/archived-data";
@@ -46,6 +49,28 @@ pub fn finalizer(
     }
 }
 
+/// Says in a policy's status why it does not go. `before` is its status so far; `now` is in seconds since 1970.
+pub fn tell_of_hold(status: &mut SyncPolicyStatus, before: &SyncPolicyStatus, uid: &str, now: i64) {
+    let is_degraded = |condition: &&Condition| condition.kind == "Degraded";
+    let was = before.conditions.iter().find(is_degraded);
+    let since = was
+        .filter(|was| was.status == ConditionStatus::True)
+        .map(|was| was.last_transition_time.clone())
+        .or_else(|| time(now));
+    let degraded = status
+        .conditions
+        .iter_mut()
+        .find(|condition| condition.kind == "Degraded");
+    if let (Some(condition), Some(since)) = (degraded, since) {
+        condition.status = ConditionStatus::True;
+        condition.reason = ConditionReason::ArchivedDataWouldHide.to_string();
+        condition.message = format!(
+            "objects exist only at the target, and without this policy nothing shows them: if that is meant, annotate it with {CONFIRM_DELETE}={uid}"
+        );
+        condition.last_transition_time = since;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::FinalizerStep::{Add, Hold, Nothing, Remove};
@@ -64,6 +89,32 @@ mod tests {
         assert_eq!(archive(true, true, true, Some("uid-0")), Hold);
         assert_eq!(archive(true, true, true, Some("")), Hold);
         assert_eq!(archive(true, true, true, Some("uid-1")), Remove);
+    }
+
+    #[test]
+    fn a_policy_that_is_held_says_why_and_since_when() {
+        let condition = |status, seconds| Condition {
+            kind: "Degraded".to_owned(),
+            status,
+            observed_generation: Some(1),
+            last_transition_time: time(seconds).unwrap(),
+            reason: "Healthy".to_owned(),
+            message: String::new(),
+        };
+        let status = |status, seconds| SyncPolicyStatus {
+            conditions: vec![condition(status, seconds)],
+            ..SyncPolicyStatus::default()
+        };
+        let before = status(ConditionStatus::False, 5);
+        let mut held = before.clone();
+        tell_of_hold(&mut held, &before, "uid-1", 10);
+        let told = &held.conditions[0];
+        assert_eq!(told.status, ConditionStatus::True);
+        assert!(told.message.contains("confirm-delete=uid-1"), "{}", told.message);
+        assert_eq!(told.last_transition_time, time(10).unwrap());
+        let mut later = status(ConditionStatus::False, 20);
+        tell_of_hold(&mut later, &held, "uid-1", 20);
+        assert_eq!(later, held, "nothing new");
     }
 
     #[test]

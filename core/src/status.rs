@@ -4,6 +4,7 @@
 //! `Stalled` when a person must act.
 
 mod conditions;
+mod events;
 mod sum;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use crate::mapping::Mapping;
 use crate::report::HeldRow;
 use crate::validate::Finding;
 
+pub use self::events::{Event, events};
 pub use self::sum::{AgentView, Sum, sum};
 
 /// How long the numbers of a policy may be old while nothing else changes, in seconds.
@@ -144,7 +146,7 @@ fn failed(row: &HeldRow) -> Option<FailedRow> {
     })
 }
 
-fn time(seconds: i64) -> Option<Time> {
+pub(crate) fn time(seconds: i64) -> Option<Time> {
     Timestamp::from_second(seconds).ok().map(Time)
 }
 

@@ -28,6 +28,8 @@ pub struct Settings {
     pub deny_remote: Vec<&'static str>,
     /// `--held-rows`.
     pub held_rows: u64,
+    /// `--status-tls`.
+    pub status_tls: Option<PathBuf>,
     /// Makes [`Agent::limit_files`] work.
     pub files_can_be_limited: bool,
 }
@@ -39,6 +41,7 @@ impl Default for Settings {
             slack: "60m",
             deny_remote: Vec::new(),
             held_rows: 10_000,
+            status_tls: None,
             files_can_be_limited: false,
         }
     }
@@ -157,6 +160,12 @@ impl Agent {
                     .iter()
                     .flat_map(|network| ["--deny-remote", network]),
             )
+            .args(
+                settings
+                    .status_tls
+                    .iter()
+                    .flat_map(|folder| [Path::new("--status-tls"), folder]),
+            )
             .args(more)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -195,6 +204,12 @@ impl Agent {
     #[must_use]
     pub fn status_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.status)
+    }
+
+    /// Its status server's port.
+    #[must_use]
+    pub fn status_port(&self) -> u16 {
+        self.status
     }
 
     async fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {

@@ -163,7 +163,17 @@ async fn many_policies_cost_few_writes_and_quiet_costs_none() {
     let started = Instant::now();
     create(&cluster, 0..many).await;
     let applied = started.elapsed();
-    until_so_many(&cluster, many).await;
+    let accepted = async || {
+        operator
+            .metric(r#"onespace_operator_policies{reason="Accepted"}"#)
+            .await
+    };
+    cluster
+        .until("every policy accepted", async || {
+            Ok((accepted().await? >= many as f64).then_some(()))
+        })
+        .await
+        .unwrap();
     let mapped = started.elapsed();
     let written = async || {
         operator
@@ -183,6 +193,9 @@ async fn many_policies_cost_few_writes_and_quiet_costs_none() {
         .find(|line| line.starts_with("VmHWM"))
         .unwrap_or_default();
     println!("{many} policies: applied {applied:?}, mapped {mapped:?}, told {told:?}, {resident}");
+
+    let names = cluster.mapped().await.unwrap().unwrap();
+    assert_eq!(names.len(), many);
 
     // Each file at most once in 500 ms, by the API server's own record.
     let audit = cluster.kubernetes.audit().unwrap();

@@ -1,4 +1,4 @@
-//! What a policy's status tells of a real agent at a real Swift.
+//! What a policy's status tells of a real agent at a real Swift, and of its own deletion.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use onespace_e2e::lab::Lab;
@@ -124,4 +124,63 @@ async fn status_follows_the_agents() {
     assert!(message.contains("do not answer"), "{message}");
     assert_eq!(number("/status/progress/objects").await.unwrap(), json!(1));
     assert!(operator.said().contains("does not answer"));
+}
+
+#[tokio::test]
+async fn a_policy_with_the_finalizer_goes_when_its_uid_confirms_it() {
+    let cluster = Cluster::start().await.unwrap();
+    let _operator = cluster.operator("one", &[]).unwrap();
+    let with_finalizer = |mode: &str, name: &str| {
+        json!({
+            "apiVersion": "onespace.dev/v1alpha1",
+            "kind": "SyncPolicy",
+            "metadata": {"name": name, "namespace": NAMESPACE,
+                "finalizers": ["onespace.dev/archived-data", "example.com/other"]},
+            "spec": {
+                "mode": mode,
+                "source": {"account": "AUTH_test", "container": name},
+                "target": {"protocol": "S3", "endpoint": "http://s3.example.com", "bucket": "backup", "prefix": name,
+                    "credentials": {"secretRef": {"name": "keys"}}},
+            },
+        })
+    };
+    // One that releases nothing is not held, and finalizers of others stay.
+    cluster.apply(&with_finalizer("Sync", "sync")).await.unwrap();
+    cluster
+        .until("the finalizer is off", async || {
+            let policy = cluster.policy(NAMESPACE, "sync").await?;
+            Ok((policy["metadata"]["finalizers"] == json!(["example.com/other"])).then_some(()))
+        })
+        .await
+        .unwrap();
+
+    let mut archive = with_finalizer("Archive", "archive");
+    archive["metadata"]["finalizers"] = json!(["onespace.dev/archived-data"]);
+    let uid = cluster.apply(&archive).await.unwrap()["metadata"]["uid"].clone();
+    let uid = uid.as_str().unwrap();
+    cluster.delete(&archive).await.unwrap();
+    let message = cluster
+        .until_condition(
+            (NAMESPACE, "archive"),
+            "Degraded",
+            "True",
+            "ArchivedDataWouldHide",
+        )
+        .await
+        .unwrap();
+    assert!(message.contains(uid), "{message}");
+    let confirm = async |uid: &str| {
+        let mut policy = cluster.policy(NAMESPACE, "archive").await.unwrap();
+        policy["metadata"]["annotations"] = json!({"onespace.dev/confirm-delete": uid});
+        cluster.apply(&policy).await
+    };
+    confirm("another").await.unwrap();
+    assert!(cluster.policy(NAMESPACE, "archive").await.is_ok());
+    confirm(uid).await.unwrap();
+    cluster
+        .until("it is gone", async || {
+            Ok(cluster.policy(NAMESPACE, "archive").await.err().map(drop))
+        })
+        .await
+        .unwrap();
 }

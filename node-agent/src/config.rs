@@ -58,7 +58,7 @@ pub struct Config {
         value_name = "ADDR"
     )]
     pub listen: SocketAddr,
-    /// Where /status and everything that acts is served: loopback only.
+    /// Where /status and everything that acts is served: a loopback address, unless there is --status-tls.
     #[arg(
         long,
         env = "ONESPACE_STATUS_LISTEN",
@@ -66,6 +66,10 @@ pub struct Config {
         value_name = "ADDR"
     )]
     pub status_listen: SocketAddr,
+    /// Folder with ca.crt, tls.crt and tls.key (PEM; they may come later and be replaced): /status is served with TLS, to
+    /// clients with a certificate of that authority alone. The operator makes them in the Secret onespace-status-tls.
+    #[arg(long, env = "ONESPACE_STATUS_TLS", value_name = "DIR")]
+    pub status_tls: Option<PathBuf>,
     /// Network that no remote may be in; may repeat. Checked on the address that is dialled.
     #[arg(
         long,

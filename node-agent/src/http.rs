@@ -1,4 +1,4 @@
-//! The agent's two servers: health and metrics for anyone, status and commands on loopback.
+//! The agent's two servers: health and metrics for anyone, status and commands on loopback or with TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use onespace_stores::admin::{self, text, with_type};
+use onespace_stores::mutual_tls::Reloading;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ pub enum Server {
 /// Serves until cancelled.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Reloading>>,
     server: Server,
     reporter: Arc<Reporter>,
     cancel: CancellationToken,
@@ -42,7 +44,7 @@ pub async fn serve(
         let reporter = reporter.clone();
         async move { answer(server, &reporter, request).await }
     };
-    admin::serve(listener, answering, cancel).await;
+    admin::serve(listener, tls, answering, cancel).await;
 }
 
 async fn answer(server: Server, reporter: &Reporter, request: Request<Incoming>) -> Response<Full<Bytes>> {

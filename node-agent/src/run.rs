@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use onespace_core::reason::Notice;
 use onespace_core::report::{MappingReport, RunState};
 use onespace_stores::egress::DenyList;
+use onespace_stores::mutual_tls::Reloading;
 use onespace_stores::swift::client::{SwiftSource, Timeouts};
 use onespace_stores::{admin, shutdown};
 use tokio::sync::watch;
@@ -51,6 +52,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         state,
         listen,
         status_listen,
+        status_tls,
         deny_remote,
         verification_slack,
         workers,
@@ -59,11 +61,12 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         log: _,
         log_json: _,
     } = config;
-    if !is_loopback(status_listen.ip()) {
+    if !is_loopback(status_listen.ip()) && status_tls.is_none() {
         bail!(
-            "--status-listen {status_listen} is not a loopback address; what is served there acts without a login"
+            "--status-listen {status_listen} is not a loopback address; what is served there acts without a login: give a loopback address, or certificates with --status-tls"
         );
     }
+    let status_tls = status_tls.map(|folder| Arc::new(Reloading::new(folder)));
     let source = Arc::new(SwiftSource::new(
         &internal_endpoint,
         &swift_dir,
@@ -80,13 +83,19 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let reporter = Arc::new(Reporter::new(databases.name(), boot_name(), shown.clone()));
     let cancel = CancellationToken::new();
     let mut servers = tokio::task::JoinSet::new();
-    for (address, option, server) in [
-        (listen, "--listen", Server::Health),
-        (status_listen, "--status-listen", Server::Status),
+    for (address, option, tls, server) in [
+        (listen, "--listen", None, Server::Health),
+        (status_listen, "--status-listen", status_tls, Server::Status),
     ] {
         let listener = admin::bind(address, option).await?;
         tracing::info!(%address, ?server, "listening");
-        servers.spawn(http::serve(listener, server, reporter.clone(), cancel.clone()));
+        servers.spawn(http::serve(
+            listener,
+            tls,
+            server,
+            reporter.clone(),
+            cancel.clone(),
+        ));
     }
     let supervisor = Supervisor {
         folders: Folders {

@@ -1,25 +1,29 @@
 //! The one loop that writes: everything that was seen becomes files, and every policy is told how it stands.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use onespace_core::load::{Files, load_index};
+use onespace_core::load::load_index;
 use onespace_core::shard::{FoldError, fold};
+use onespace_stores::mutual_tls::Identity;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::agents::{Agents, Update};
+use crate::agents::Agents;
 use crate::api::ApiError;
+use crate::ask::{Asking, Update};
 use crate::decide::{decide, wanted};
 use crate::fetch::References;
+use crate::finalize::{self, Finalizing};
 use crate::health::Ready;
 use crate::metrics::Metrics;
 use crate::poke::Pokes;
 use crate::published::{Names, Published};
-use crate::seen::{Effect, Event, Seen};
+use crate::seen::{Effect, Event, Seen, SeenPod};
 use crate::status::Desk;
-use crate::table::Change;
+use crate::table::{Change, Key};
 use crate::verdicts::{JITTER, Verdicts};
 
 /// At most one round, hence one write per file, in this time.
@@ -65,6 +69,12 @@ pub struct Controller {
     pub updates: mpsc::Receiver<Update>,
     /// What agents said.
     pub agents: Agents,
+    /// Who is asked.
+    pub asking: Asking,
+    /// URLs of agents that are no pods.
+    pub fixed: Vec<String>,
+    /// The operator's certificate, once there is one.
+    pub identities: watch::Receiver<Option<Identity>>,
     /// Whether this replica leads.
     pub leads: watch::Receiver<bool>,
     /// Where statuses are laid down.
@@ -84,7 +94,10 @@ pub struct Controller {
 pub struct Made {
     references: References,
     published: Option<Published>,
+    /// The revision of the files.
+    revision: Option<String>,
     pokes: Pokes,
+    finalizing: Finalizing,
     verdicts: Verdicts,
     rounds: u64,
     since: Option<Instant>,
@@ -111,7 +124,10 @@ impl Controller {
                 event = self.events.recv() => {
                     let Some(event) = event else { return Ok(()) };
                     let Effect { inputs, outputs, pods } = self.take(event);
-                    if inputs || outputs || pods {
+                    if pods && leads {
+                        self.reach();
+                    }
+                    if inputs || outputs {
                         let soonest = last_round.map_or_else(Instant::now, |last| last + ROUND_EVERY);
                         due = Some(due.map_or(soonest, |due| due.min(soonest)));
                     }
@@ -129,6 +145,13 @@ impl Controller {
                     tracing::info!(leads, "leadership");
                     self.made = Made { since: Some(Instant::now()), ..Made::default() };
                     due = Some(Instant::now());
+                    self.reach();
+                }
+                changed = self.identities.changed(), if leads => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    self.identify();
                 }
                 update = self.updates.recv() => {
                     if let Some(update) = update {
@@ -163,6 +186,11 @@ impl Controller {
                 }
                 _ = tick.tick() => {
                     ticks += 1;
+                    if leads {
+                        self.poke();
+                        let changes = finalize::changes(&self.seen, &self.agents);
+                        self.made.finalizing.carry_out(&self.client, changes);
+                    }
                     if leads && (news || ticks.is_multiple_of(JITTER)) {
                         news = false;
                         self.report();
@@ -185,20 +213,27 @@ impl Controller {
     fn take_one(&mut self, event: Event) -> Effect {
         let touched = touched(&event);
         let mut effect = self.seen.take(event);
-        if !effect.outputs {
-            return effect;
-        }
         match touched {
             // Something went while nobody watched, perhaps one of ours.
-            None => self.made.published = None,
-            Some((name, version)) => {
+            None if effect.outputs => self.made.published = None,
+            None => {}
+            Some(touched) if effect.outputs => {
+                let Touched { key, version, .. } = touched;
                 // An echo of our own write is nothing new.
                 let published = self.made.published.as_ref();
                 effect.outputs =
-                    published.is_none_or(|published| published.is_outdated(&name, version.as_ref()));
+                    published.is_none_or(|published| published.is_outdated(&key.1, version.as_ref()));
                 if effect.outputs && self.made.published.take().is_some() {
-                    tracing::info!(name, "was changed by someone else: files are read anew");
+                    tracing::info!(name = key.1, "was changed by someone else: files are read anew");
                 }
+            }
+            // Most Secrets and ConfigMaps of a namespace are no business of ours.
+            Some(touched) => {
+                let references = &self.made.references;
+                effect.inputs &= match touched.is_secret {
+                    true => references.wants_secret(&touched.key),
+                    false => references.wants_config_map(&touched.key),
+                };
             }
         }
         effect
@@ -206,7 +241,7 @@ impl Controller {
 
     /// One round: fetch, decide, fold, publish, poke, report. Returns whether everything could be got.
     async fn round(&mut self) -> Result<bool, RoundError> {
-        let mut published = match self.made.published.take() {
+        let published = match self.made.published.take() {
             Some(published) => published,
             None => Published::read(self.client.clone(), self.names.clone()).await?,
         };
@@ -228,27 +263,45 @@ impl Controller {
             published.files(),
             &fresh,
         )?;
-        let written = published.replace(&files, &self.metrics).await?;
+        let revision = load_index(&files.index).ok().map(|index| index.revision);
+        let (published, written) = published.replace(files, &self.metrics).await?;
         if written > 0 {
             tracing::info!(written, mappings = admitted.mappings.len(), "files written");
         }
         self.made.published = Some(published);
-        let poked = self.poke(&files).await;
+        self.made.revision = revision;
+        self.poke();
         self.made.verdicts = Verdicts::of(&self.seen, admitted, &self.metrics);
         self.report();
-        Ok(failures == 0 && poked)
+        Ok(failures == 0)
     }
 
-    /// Tells the agents' kubelets of a new revision.
-    async fn poke(&mut self, files: &Files) -> bool {
-        match load_index(&files.index) {
-            Ok(index) => {
-                self.made
-                    .pokes
-                    .poke(&self.client, &self.seen.pods, &index.revision)
-                    .await
-            }
-            Err(_) => true,
+    /// Asks the agents that there are, and tells their kubelets of the files.
+    fn reach(&mut self) {
+        let fixed = self.fixed.iter().map(|url| (url.clone(), url.clone()));
+        let pods = self.seen.pods.iter();
+        let pods = pods.filter_map(|(_, pod)| Some((pod.node.clone(), pod.url.clone()?)));
+        let agents: BTreeMap<String, String> = fixed.chain(pods).collect();
+        self.agents.expect(&agents);
+        self.asking.follow(&agents);
+        self.poke();
+    }
+
+    /// Makes the agents' kubelets look where there are files that their agents do not run.
+    fn poke(&mut self) {
+        let Made { revision, pokes, .. } = &mut self.made;
+        if let Some(revision) = revision {
+            let runs = |pod: &SeenPod| self.agents.runs(&pod.node, revision);
+            pokes.poke(&self.client, &self.seen.pods, revision, runs);
+        }
+    }
+
+    /// Asks agents with the certificate that there is now.
+    fn identify(&mut self) {
+        if let Some(identity) = self.identities.borrow_and_update().as_ref()
+            && let Err(error) = self.asking.identify(identity)
+        {
+            tracing::warn!("agents in pods cannot be asked: {error}");
         }
     }
 
@@ -263,18 +316,30 @@ impl Controller {
     }
 }
 
-/// Which object of a Secret's or ConfigMap's event, and its version.
-fn touched(event: &Event) -> Option<(String, Option<String>)> {
-    let (Event::Secret(_, change) | Event::ConfigMap(_, change)) = event else {
-        return None;
+/// The Secret or ConfigMap of an event.
+struct Touched {
+    is_secret: bool,
+    key: Key,
+    /// Its version; none if it is gone.
+    version: Option<String>,
+}
+
+fn touched(event: &Event) -> Option<Touched> {
+    let (is_secret, change) = match event {
+        Event::Secret(_, change) => (true, change),
+        Event::ConfigMap(_, change) => (false, change),
+        Event::Policy(..) | Event::Grant(..) | Event::Namespace(..) | Event::Pod(..) => return None,
     };
-    match change {
-        Change::Put((_, name), version) | Change::Listed((_, name), version) => {
-            Some((name.clone(), Some(version.clone())))
-        }
-        Change::Gone((_, name)) => Some((name.clone(), None)),
-        Change::Restart | Change::Complete => None,
-    }
+    let (key, version) = match change {
+        Change::Put(key, version) | Change::Listed(key, version) => (key.clone(), Some(version.clone())),
+        Change::Gone(key) => (key.clone(), None),
+        Change::Restart | Change::Complete => return None,
+    };
+    Some(Touched {
+        is_secret,
+        key,
+        version,
+    })
 }
 
 async fn lost(mut leads: watch::Receiver<bool>) {

@@ -46,7 +46,7 @@ pub fn decide(seen: &Seen, references: &References, files: &Files) -> Admitted {
 
 /// Policies that may become mappings, as far as one object shows.
 fn valid(seen: &Seen) -> impl Iterator<Item = (&SeenPolicy, &ValidPolicy)> {
-    let there = seen.policies.iter().filter(|(_, policy)| !policy.deleting);
+    let there = seen.policies.iter().filter(|(_, policy)| !policy.is_leaving());
     there.filter_map(|(_, policy)| Some((policy.as_ref(), policy.verdict.as_ref().ok()?)))
 }
 

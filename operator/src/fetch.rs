@@ -27,6 +27,8 @@ pub enum Reference<'a, T> {
 /// The objects of one kind that were got, each with the version that it was got at.
 pub struct Cache<T> {
     resource: &'static str,
+    /// What policies name.
+    wanted: BTreeSet<Key>,
     /// An object that was got before its watch showed it has no version here.
     objects: BTreeMap<Key, (String, T)>,
     /// Not there, by the API server's own word: a watch may be behind what a policy beside it says.
@@ -37,6 +39,7 @@ impl<T: DeserializeOwned> Cache<T> {
     fn new(resource: &'static str) -> Self {
         Self {
             resource,
+            wanted: BTreeSet::new(),
             objects: BTreeMap::new(),
             absent: BTreeSet::new(),
         }
@@ -45,6 +48,7 @@ impl<T: DeserializeOwned> Cache<T> {
     /// Gets what is wanted and not known in its newest version; forgets what is not wanted. Returns how many could not be
     /// got.
     async fn refresh(&mut self, client: &Client, wanted: &BTreeSet<Key>, there: &Table<String>) -> usize {
+        self.wanted.clone_from(wanted);
         self.objects.retain(|key, (version, _)| {
             wanted.contains(key) && (there.get(key).is_some() || version.is_empty())
         });
@@ -175,6 +179,18 @@ impl References {
                 .config_maps
                 .refresh(client, &wanted.config_maps, config_maps)
                 .await
+    }
+
+    /// Whether a policy names a Secret.
+    #[must_use]
+    pub fn wants_secret(&self, key: &Key) -> bool {
+        self.secrets.wanted.contains(key)
+    }
+
+    /// Whether a policy names a ConfigMap.
+    #[must_use]
+    pub fn wants_config_map(&self, key: &Key) -> bool {
+        self.config_maps.wanted.contains(key)
     }
 
     /// The Secret that a policy names.

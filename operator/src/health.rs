@@ -44,5 +44,5 @@ pub async fn serve(listener: TcpListener, ready: Ready, metrics: Metrics, cancel
         };
         std::future::ready(answer)
     };
-    admin::serve(listener, answer, cancel).await;
+    admin::serve(listener, None, answer, cancel).await;
 }

@@ -5,13 +5,17 @@
 
 pub mod agents;
 pub mod api;
+pub mod ask;
 pub mod config;
 pub mod controller;
 pub mod decide;
+pub mod events;
 pub mod fetch;
+pub mod finalize;
 pub mod health;
 pub mod leader;
 pub mod metrics;
+pub mod pki;
 pub mod poke;
 pub mod published;
 pub mod run;

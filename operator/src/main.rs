@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use onespace_operator::config::Config;
 
-#[tokio::main]
+// One thread: there is little to do, and every further one costs memory of its own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let config = Config::parse();
     onespace_stores::telemetry::start(&config.log, config.log_json);

@@ -9,12 +9,13 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{FIELD_MANAGER, within};
 use crate::seen::SeenPod;
 use crate::table::{Key, Table};
 
-/// The annotation: the revision of the index.
+/// The annotation: the revision of the index, and from the second try on `.` and the try's number.
 pub const POKE: &str = "onespace.dev/revision";
 
 /// Pods that are annotated at the same time.
@@ -23,60 +24,134 @@ const AT_ONCE: usize = 8;
 /// At most one poke per pod in this time.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// By then a poke shows in the watch of pods.
+const ECHO: Duration = Duration::from_secs(5);
+
+/// The wait before a pod is poked again whose agent does not run the revision, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+
 /// Which pods were poked for what, and when.
 #[derive(Debug, Default)]
 pub struct Pokes {
-    last: BTreeMap<Key, (String, Instant)>,
+    last: BTreeMap<Key, Poke>,
+    under_way: Option<AbortOnDropHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Poke {
+    revision: String,
+    tries: u32,
+    at: Instant,
 }
 
 impl Pokes {
-    /// The pods that have not been told of this revision.
-    fn due(&mut self, pods: &Table<SeenPod>, revision: &str, now: Instant) -> Vec<Key> {
-        self.last.retain(|key, _| pods.get(key).is_some());
-        let untold = pods.iter().filter(|(key, pod)| {
-            let told = pod.poke.as_deref() == Some(revision);
-            let just = self.last.get(*key).is_some_and(|(last, at)| {
-                last == revision && now.duration_since(*at) < EVERY * 10 || now.duration_since(*at) < EVERY
-            });
-            !told && !just
-        });
-        untold.map(|(key, _)| key.clone()).collect()
+    /// Tells every pod of this revision that was not told of it, and again those whose agents do not run it though they
+    /// can be asked. `runs` says who does.
+    pub fn poke(
+        &mut self,
+        client: &Client,
+        pods: &Table<SeenPod>,
+        revision: &str,
+        runs: impl Fn(&SeenPod) -> bool,
+    ) {
+        if self.under_way.as_ref().is_some_and(|pokes| !pokes.is_finished()) {
+            return;
+        }
+        let due = self.due(pods, revision, runs, Instant::now());
+        if due.is_empty() {
+            return;
+        }
+        let client = client.clone();
+        let pokes = async move {
+            let pokes = due.into_iter().map(|(key, value)| annotate(&client, key, value));
+            let pokes: Vec<_> = pokes.collect();
+            futures::stream::iter(pokes)
+                .buffer_unordered(AT_ONCE)
+                .collect::<()>()
+                .await;
+        };
+        self.under_way = Some(AbortOnDropHandle::new(tokio::spawn(pokes)));
     }
 
-    /// Tells every pod that was not told. Returns whether all were reached.
-    pub async fn poke(&mut self, client: &Client, pods: &Table<SeenPod>, revision: &str) -> bool {
-        let now = Instant::now();
-        let due = self.due(pods, revision, now);
-        for key in &due {
-            self.last.insert(key.clone(), (revision.to_owned(), now));
+    /// The pods that are to be told now, and of what.
+    fn due(
+        &mut self,
+        pods: &Table<SeenPod>,
+        revision: &str,
+        runs: impl Fn(&SeenPod) -> bool,
+        now: Instant,
+    ) -> Vec<(Key, String)> {
+        self.last.retain(|key, _| pods.get(key).is_some());
+        let mut due = Vec::new();
+        for (key, pod) in pods.iter() {
+            let told = pod.poke.as_deref().is_some_and(|poke| is_of(poke, revision));
+            if told && (pod.url.is_none() || runs(pod)) {
+                continue;
+            }
+            let last = self.last.get(key);
+            let since = last.map(|last| now.saturating_duration_since(last.at));
+            let tries = match last.filter(|last| last.revision == revision) {
+                // Told by the leader before: from now on it is waited for.
+                None if told => {
+                    let (revision, tries) = (revision.to_owned(), 1);
+                    self.last.insert(
+                        key.clone(),
+                        Poke {
+                            revision,
+                            tries,
+                            at: now,
+                        },
+                    );
+                    continue;
+                }
+                None if since.is_some_and(|since| since < EVERY) => continue,
+                None => 0,
+                Some(last) => {
+                    let wait = if told { backoff(last.tries) } else { ECHO };
+                    if since.is_some_and(|since| since < wait) {
+                        continue;
+                    }
+                    last.tries
+                }
+            };
+            let value = match tries {
+                0 => revision.to_owned(),
+                tries => format!("{revision}.{tries}"),
+            };
+            let poke = Poke {
+                revision: revision.to_owned(),
+                tries: tries.saturating_add(1),
+                at: now,
+            };
+            self.last.insert(key.clone(), poke);
+            due.push((key.clone(), value));
         }
-        let told: Vec<_> = due
-            .into_iter()
-            .map(|key| annotate(client.clone(), key, revision.to_owned()))
-            .collect();
-        let results: Vec<bool> = futures::stream::iter(told)
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        results.into_iter().all(|reached| reached)
+        due
     }
 }
 
-async fn annotate(client: Client, (namespace, name): Key, revision: String) -> bool {
-    let api: Api<Pod> = Api::namespaced(client, &namespace);
-    let patch = json!({"metadata": {"annotations": {POKE: revision}}});
+/// Whether a poke is of this revision, in whichever try.
+fn is_of(poke: &str, revision: &str) -> bool {
+    let rest = poke.strip_prefix(revision);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn backoff(tries: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
+    BACKOFF.0.saturating_mul(doubled).min(BACKOFF.1)
+}
+
+async fn annotate(client: &Client, (namespace, name): Key, value: String) {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let patch = json!({"metadata": {"annotations": {POKE: value}}});
     let manager = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
     match within(api.patch_metadata(&name, &manager, &Patch::Merge(&patch))).await {
-        Ok(_) => true,
-        // Gone meanwhile.
-        Err(error) if error.code() == Some(404) => true,
-        Err(error) => {
-            tracing::warn!(pod = name, "cannot be told of a new revision: {error}");
-            false
-        }
+        Ok(_) => {}
+        Err(error) if error.code() == Some(404) => tracing::debug!(pod = name, "is gone"),
+        Err(error) => tracing::warn!(pod = name, "cannot be told of a new revision: {error}"),
     }
 }
 
@@ -85,37 +160,83 @@ mod tests {
     use super::*;
     use crate::table::{Change, if_different};
 
+    struct World {
+        pods: Table<SeenPod>,
+        pokes: Pokes,
+        start: Instant,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut world = Self {
+                pods: Table::new(&[None]),
+                pokes: Pokes::default(),
+                start: Instant::now(),
+            };
+            world.shows(None);
+            world
+        }
+
+        /// The watch shows the pod with this annotation.
+        fn shows(&mut self, poke: Option<&str>) {
+            let pod = SeenPod {
+                poke: poke.map(str::to_owned),
+                node: "n1".to_owned(),
+                url: Some("https://10.0.0.1:9181".to_owned()),
+            };
+            let key = ("swift".to_owned(), "agent-1".to_owned());
+            self.pods.take(&None, Change::Put(key, pod), if_different);
+        }
+
+        fn told(&mut self, revision: &str, runs: bool, millis: u64) -> Option<String> {
+            let now = self.start + Duration::from_millis(millis);
+            let due = self.pokes.due(&self.pods, revision, |_| runs, now);
+            due.into_iter().next().map(|(_, value)| value)
+        }
+    }
+
     #[test]
-    fn a_pod_is_told_of_each_revision_once_and_at_most_twice_a_second() {
-        let key = ("swift".to_owned(), "agent-1".to_owned());
-        let mut pods = Table::new(&[None]);
-        pods.take(
-            &None,
-            Change::Put(key.clone(), SeenPod { poke: None }),
-            if_different,
+    fn a_pod_is_told_of_each_revision_at_once_but_at_most_twice_a_second() {
+        let mut world = World::new();
+        assert_eq!(world.told("r1", false, 0).as_deref(), Some("r1"));
+        assert_eq!(world.told("r1", false, 600), None, "its watch is behind");
+        assert_eq!(world.told("r2", false, 400), None);
+        assert_eq!(world.told("r2", false, 600).as_deref(), Some("r2"));
+        world.shows(Some("r2"));
+        assert_eq!(world.told("r2", true, 3_600_000), None, "its agent runs it");
+        assert_eq!(
+            world.told("r22", true, 3_600_000).as_deref(),
+            Some("r22"),
+            "another one"
         );
-        let mut pokes = Pokes::default();
-        let start = Instant::now();
-        let told = std::slice::from_ref(&key);
-        assert_eq!(pokes.due(&pods, "r1", start), told);
-        pokes.last.insert(key.clone(), ("r1".to_owned(), start));
-        let later = |millis| start + Duration::from_millis(millis);
-        assert!(
-            pokes.due(&pods, "r1", later(600)).is_empty(),
-            "its watch is behind"
-        );
-        assert!(pokes.due(&pods, "r2", later(400)).is_empty());
-        assert_eq!(pokes.due(&pods, "r2", later(600)), told);
-        pods.take(
-            &None,
-            Change::Put(
-                key.clone(),
-                SeenPod {
-                    poke: Some("r2".to_owned()),
-                },
-            ),
-            if_different,
-        );
-        assert!(pokes.due(&pods, "r2", later(60_000)).is_empty());
+    }
+
+    #[test]
+    fn a_pod_is_told_again_more_and_more_seldom_until_its_agent_runs_the_revision() {
+        let mut world = World::new();
+        assert_eq!(world.told("r1", false, 0).as_deref(), Some("r1"));
+        world.shows(Some("r1"));
+        assert_eq!(world.told("r1", false, 1_900), None);
+        assert_eq!(world.told("r1", false, 2_000).as_deref(), Some("r1.1"));
+        world.shows(Some("r1.1"));
+        assert_eq!(world.told("r1", false, 5_900), None);
+        assert_eq!(world.told("r1", false, 6_000).as_deref(), Some("r1.2"));
+        world.shows(Some("r1.2"));
+        assert_eq!(world.told("r1", true, 600_000), None);
+        let tries = (0..86_400).filter(|second| {
+            world
+                .told("r1", false, 600_000 + second * 1_000)
+                .inspect(|poke| world.shows(Some(poke)))
+                .is_some()
+        });
+        assert!(tries.count() < 300, "once in five minutes at most, in the end");
+    }
+
+    #[test]
+    fn a_new_leader_does_not_tell_again_what_was_told() {
+        let mut world = World::new();
+        world.shows(Some("r1.4"));
+        assert_eq!(world.told("r1", false, 0), None);
+        assert_eq!(world.told("r1", false, 2_000).as_deref(), Some("r1.1"));
     }
 }

@@ -23,6 +23,12 @@ use crate::table::Key;
 /// Objects with this label and value are ours.
 const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "onespace-operator");
 
+/// [`LABEL`], as a label.
+#[must_use]
+pub fn label() -> (String, String) {
+    (LABEL.0.to_owned(), LABEL.1.to_owned())
+}
+
 const INDEX: &str = "onespace-index";
 const INDEX_KEY: &str = "index.json";
 const MAPPINGS: &str = "onespace-mappings-";
@@ -131,11 +137,11 @@ impl Published {
     /// Replaces what differs, in an order in which no reader loads a mixture. Returns how many objects were written.
     ///
     /// # Errors
-    /// No answer, or a refusal. What was written until then stands, and trying again completes it; after a conflict (409)
-    /// the files must be read anew first.
-    pub async fn replace(&mut self, next: &Files, metrics: &Metrics) -> Result<usize, ApiError> {
-        let now = self.files.clone();
-        let steps = steps(&now, next);
+    /// No answer, or a refusal. What was written until then stands; the files must be read anew, and trying again
+    /// completes them.
+    pub async fn replace(mut self, next: Files, metrics: &Metrics) -> Result<(Self, usize), ApiError> {
+        let now = std::mem::take(&mut self.files);
+        let steps = steps(&now, &next);
         for step in &steps {
             self.take(*step).await?;
             let kind = match step {
@@ -145,20 +151,20 @@ impl Published {
             };
             metrics.writes.with_label_values(&[kind]).inc();
         }
-        Ok(steps.len())
+        let written = steps.len();
+        self.files = next;
+        Ok((self, written))
     }
 
     async fn take(&mut self, step: Step<'_>) -> Result<(), ApiError> {
         match step {
             Step::Mappings(shard, bytes) => {
                 let object = self.config_map(&format!("{MAPPINGS}{shard}"), &file(shard), bytes);
-                self.apply(&object, object.metadata.name.clone()).await?;
-                put(&mut self.files.mappings, shard, bytes);
+                self.apply(&object, object.metadata.name.clone()).await
             }
             Step::Index(bytes) => {
                 let object = self.config_map(INDEX, INDEX_KEY, Some(bytes));
-                self.apply(&object, object.metadata.name.clone()).await?;
-                self.files.index = bytes.to_vec();
+                self.apply(&object, object.metadata.name.clone()).await
             }
             Step::Credentials(shard, bytes) => {
                 let data = bytes.map(|bytes| BTreeMap::from([(file(shard), ByteString(bytes.to_vec()))]));
@@ -167,11 +173,9 @@ impl Published {
                     data,
                     ..Secret::default()
                 };
-                self.apply(&object, object.metadata.name.clone()).await?;
-                put(&mut self.files.credentials, shard, bytes);
+                self.apply(&object, object.metadata.name.clone()).await
             }
         }
-        Ok(())
     }
 
     fn config_map(&self, name: &str, key: &str, bytes: Option<&[u8]>) -> ConfigMap {
@@ -187,7 +191,7 @@ impl Published {
         ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(self.names.namespace.clone()),
-            labels: Some(BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())])),
+            labels: Some(BTreeMap::from([label()])),
             resource_version: self.versions.get(name).cloned(),
             ..ObjectMeta::default()
         }
@@ -214,13 +218,6 @@ impl Published {
 
 fn file(shard: &str) -> String {
     format!("{shard}.json")
-}
-
-fn put(shards: &mut BTreeMap<String, Vec<u8>>, shard: &str, bytes: Option<&[u8]>) {
-    match bytes {
-        Some(bytes) => drop(shards.insert(shard.to_owned(), bytes.to_vec())),
-        None => drop(shards.remove(shard)),
-    }
 }
 
 #[cfg(test)]

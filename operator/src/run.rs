@@ -9,12 +9,14 @@ use onespace_stores::{admin, shutdown};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::agents::{self, Agents};
+use crate::agents::Agents;
+use crate::ask::Asking;
 use crate::config::Config;
 use crate::controller::{Controller, Made};
 use crate::health::{self, Ready};
 use crate::leader::run_for_leader;
 use crate::metrics::Metrics;
+use crate::pki;
 use crate::published::Names;
 use crate::seen::{Scopes, Seen};
 use crate::status::{Desk, write_all};
@@ -72,14 +74,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let (events_in, events) = mpsc::channel(EVENTS);
     let (updates_in, updates) = mpsc::channel(UPDATES);
-    let mut watches = watch::start(&client, &scopes, &agent_selector, &events_in, &metrics);
-    let mut questions = agents::ask_all(&agent, &updates_in);
+    let mut background = watch::start(&client, &scopes, &agent_selector, &events_in, &metrics);
     let (leads, released) = run_for_leader(client.clone(), &namespace, &identity, lease_seconds).await?;
+    let (identities_in, identities) = tokio::sync::watch::channel(None);
+    background.spawn(pki::keep(
+        client.clone(),
+        namespace.clone(),
+        leads.clone(),
+        identities_in,
+    ));
     let desk = Arc::new(Desk::default());
     let writer = tokio::spawn(write_all(
         client.clone(),
         desk.clone(),
         metrics.clone(),
+        identity,
         cancel.clone(),
     ));
     let controller = Controller {
@@ -88,7 +97,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         names,
         events,
         updates,
-        agents: Agents::new(&agent),
+        agents: Agents::default(),
+        asking: Asking::new(updates_in)?,
+        fixed: agent,
+        identities,
         leads,
         desk,
         metrics,
@@ -109,13 +121,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     cancel.cancel();
     if !controller.is_finished() {
-        // With it goes the last receiver of the leadership: the Lease is given back.
+        // With the last receiver of the leadership the Lease is given back.
         let _ = controller.await;
     }
     let _ = writer.await;
+    background.shutdown().await;
     let _ = tokio::time::timeout(FAREWELL, released).await;
-    watches.shutdown().await;
-    questions.shutdown().await;
     servers.shutdown().await;
     result
 }

@@ -2,15 +2,21 @@
 
 use std::time::Instant;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::DynamicObject;
+use onespace_core::finalizer::{CONFIRM_DELETE, FINALIZER, FinalizerStep, finalizer};
 use onespace_core::grant::{Grant, Labels};
 use onespace_core::reason::PolicyFault;
 use onespace_core::validate::{Finding, ValidPolicy, validate};
-use onespace_crds::{AccountGrantSpec, SyncPolicy, SyncPolicySpec, SyncPolicyStatus};
+use onespace_crds::{AccountGrantSpec, Mode, SyncPolicy, SyncPolicySpec, SyncPolicyStatus};
 use serde_json::Value;
 
+use crate::poke::POKE;
 use crate::published::Names;
 use crate::table::{Change, Key, Scope, Table, if_different};
+
+/// The name of the port of an agent's pod on which it is asked, with TLS.
+const STATUS_PORT: &str = "status";
 
 /// A policy as it was seen last.
 #[derive(Clone, Debug)]
@@ -23,6 +29,14 @@ pub struct SeenPolicy {
     pub created: Option<i64>,
     /// It is being deleted.
     pub deleting: bool,
+    /// Its version, for writes that must not meet another's.
+    pub version: String,
+    /// Its finalizers, ours and others'.
+    pub finalizers: Vec<String>,
+    /// The annotation with which its deletion is confirmed.
+    pub confirmed: Option<String>,
+    /// Its mode, as far as it can be read.
+    pub mode: Option<Mode>,
     /// What it says, or everything that is wrong with it.
     pub verdict: Result<ValidPolicy, Vec<Finding>>,
     /// The status that it has, or is about to have.
@@ -31,11 +45,39 @@ pub struct SeenPolicy {
     pub decided: Option<Instant>,
 }
 
+impl SeenPolicy {
+    /// What is to be done about the finalizer. `released`: agents report that rows were released.
+    #[must_use]
+    pub fn finalizer(&self, released: bool) -> FinalizerStep {
+        // One that cannot be read may have released something.
+        let mode = self.mode.unwrap_or(Mode::Archive);
+        let is_on = self.finalizers.iter().any(|name| name == FINALIZER);
+        finalizer(
+            mode,
+            released,
+            is_on,
+            self.deleting,
+            self.confirmed.as_deref(),
+            &self.uid,
+        )
+    }
+
+    /// Whether it is deleted and nothing of ours holds it.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.deleting && self.finalizer(false) != FinalizerStep::Hold
+    }
+}
+
 /// An agent's pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenPod {
     /// The value of the annotation that makes its kubelet look.
     pub poke: Option<String>,
+    /// Its node, by which the agent is known: its pods come and go.
+    pub node: String,
+    /// Where its agent can be asked: none while it has no address, or no port of this name.
+    pub url: Option<String>,
 }
 
 /// One event of any watch.
@@ -62,7 +104,7 @@ pub struct Effect {
     pub inputs: bool,
     /// One of them was touched.
     pub outputs: bool,
-    /// A pod is new, or lost its annotation.
+    /// Something about the agents' pods.
     pub pods: bool,
 }
 
@@ -233,6 +275,7 @@ fn keep_status(old: Option<Box<SeenPolicy>>, mut new: Box<SeenPolicy>) -> (Box<S
     };
     let matters = old.verdict != new.verdict
         || old.generation != new.generation
+        || old.is_leaving() != new.is_leaving()
         || old.deleting != new.deleting
         || old.created != new.created;
     if old.decided.is_some() {
@@ -252,6 +295,8 @@ pub fn read_policy(object: DynamicObject) -> SeenPolicy {
     // A status that cannot be read is written anew.
     let status = data.get_mut("status").map(Value::take).unwrap_or_default();
     let status = serde_json::from_value(status).unwrap_or_default();
+    let mode = spec.get("mode").cloned();
+    let mode = mode.and_then(|mode| serde_json::from_value(mode).ok());
     let verdict = match serde_json::from_value::<SyncPolicySpec>(spec) {
         Ok(spec) => validate(&SyncPolicy {
             metadata: metadata.clone(),
@@ -268,12 +313,51 @@ pub fn read_policy(object: DynamicObject) -> SeenPolicy {
     };
     SeenPolicy {
         uid: metadata.uid.unwrap_or_default(),
+        version: metadata.resource_version.unwrap_or_default(),
+        finalizers: metadata.finalizers.unwrap_or_default(),
+        confirmed: metadata
+            .annotations
+            .and_then(|mut all| all.remove(CONFIRM_DELETE)),
+        mode,
         generation: metadata.generation.unwrap_or(1),
         created: metadata.creation_timestamp.map(|time| time.0.as_second()),
         deleting: metadata.deletion_timestamp.is_some(),
         verdict,
         status,
         decided: None,
+    }
+}
+
+/// Reads an agent's pod.
+#[must_use]
+pub fn read_pod(pod: Pod) -> SeenPod {
+    let Pod {
+        metadata,
+        spec,
+        status,
+    } = pod;
+    let spec = spec.unwrap_or_default();
+    let ports = spec
+        .containers
+        .into_iter()
+        .flat_map(|container| container.ports.unwrap_or_default());
+    let port = ports
+        .filter(|port| port.name.as_deref() == Some(STATUS_PORT))
+        .map(|port| port.container_port)
+        .next();
+    let address = status.and_then(|status| status.pod_ip);
+    let url = address
+        .zip(port)
+        .map(|(address, port)| match address.contains(':') {
+            true => format!("https://[{address}]:{port}"),
+            false => format!("https://{address}:{port}"),
+        });
+    SeenPod {
+        poke: metadata
+            .annotations
+            .and_then(|mut annotations| annotations.remove(POKE)),
+        node: spec.node_name.or(metadata.name).unwrap_or_default(),
+        url,
     }
 }
 

@@ -7,17 +7,22 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
+use onespace_core::status::Event;
 use onespace_crds::{SyncPolicy, SyncPolicyStatus};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiError, STATUS_MANAGER, within};
+use crate::events::post;
 use crate::metrics::Metrics;
 use crate::table::Key;
 
 /// Policies that are written at the same time.
 const AT_ONCE: usize = 8;
+
+/// Events of one policy that may wait.
+const EVENTS: usize = 8;
 
 /// The wait after a write that failed, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -29,6 +34,24 @@ pub struct Wanted {
     pub uid: String,
     /// The status.
     pub status: SyncPolicyStatus,
+    /// What to tell once it is written.
+    pub events: Vec<Event>,
+}
+
+impl Wanted {
+    /// In the place of one that was not written: what it was to tell is told, too.
+    fn after(mut self, before: Self) -> Self {
+        if before.uid == self.uid {
+            let newest = self
+                .events
+                .into_iter()
+                .rev()
+                .chain(before.events.into_iter().rev());
+            self.events = newest.take(EVENTS).collect();
+            self.events.reverse();
+        }
+        self
+    }
 }
 
 /// What is to be written, by policy: a newer status takes the place of one that waits.
@@ -41,8 +64,24 @@ pub struct Desk {
 impl Desk {
     /// Lays a status down to be written.
     pub fn put(&self, key: Key, wanted: Wanted) {
-        self.lock().insert(key, wanted);
+        let mut all = self.lock();
+        let wanted = match all.remove(&key) {
+            Some(before) => wanted.after(before),
+            None => wanted,
+        };
+        all.insert(key, wanted);
+        drop(all);
         self.bell.notify_one();
+    }
+
+    /// Lays a status down again that could not be written, unless a newer one is there.
+    fn put_back(&self, key: Key, wanted: Wanted) {
+        let mut all = self.lock();
+        let wanted = match all.remove(&key) {
+            Some(newer) => newer.after(wanted),
+            None => wanted,
+        };
+        all.insert(key, wanted);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Wanted>> {
@@ -50,8 +89,14 @@ impl Desk {
     }
 }
 
-/// Writes what is laid down, until cancelled.
-pub async fn write_all(client: Client, desk: Arc<Desk>, metrics: Metrics, cancel: CancellationToken) {
+/// Writes what is laid down, until cancelled. `instance` is this replica's name in events.
+pub async fn write_all(
+    client: Client,
+    desk: Arc<Desk>,
+    metrics: Metrics,
+    instance: String,
+    cancel: CancellationToken,
+) {
     let mut wait = BACKOFF.0;
     loop {
         let batch = std::mem::take(&mut *desk.lock());
@@ -63,7 +108,7 @@ pub async fn write_all(client: Client, desk: Arc<Desk>, metrics: Metrics, cancel
         }
         let writes: Vec<_> = batch
             .into_iter()
-            .map(|(key, wanted)| write(client.clone(), key, wanted))
+            .map(|(key, wanted)| write(&client, key, wanted, &instance))
             .collect();
         let mut writes = futures::stream::iter(writes).buffer_unordered(AT_ONCE);
         let mut failed = false;
@@ -86,7 +131,7 @@ pub async fn write_all(client: Client, desk: Arc<Desk>, metrics: Metrics, cancel
                         name = key.1,
                         "status cannot be written: {error}"
                     );
-                    desk.lock().entry(key).or_insert(wanted);
+                    desk.put_back(key, wanted);
                     failed = true;
                     "failed"
                 }
@@ -105,14 +150,30 @@ pub async fn write_all(client: Client, desk: Arc<Desk>, metrics: Metrics, cancel
     }
 }
 
-async fn write(client: Client, key: Key, wanted: Wanted) -> (Key, Wanted, Result<(), ApiError>) {
+async fn write(
+    client: &Client,
+    key: Key,
+    mut wanted: Wanted,
+    instance: &str,
+) -> (Key, Wanted, Result<(), ApiError>) {
     let written = write_now(client, &key, &wanted).await;
+    if written.is_ok() {
+        for event in std::mem::take(&mut wanted.events) {
+            if let Err(error) = post(client, &key, &wanted.uid, event, instance).await {
+                tracing::warn!(
+                    namespace = key.0,
+                    name = key.1,
+                    "an event cannot be told: {error}"
+                );
+            }
+        }
+    }
     (key, wanted, written)
 }
 
-async fn write_now(client: Client, (namespace, name): &Key, wanted: &Wanted) -> Result<(), ApiError> {
+async fn write_now(client: &Client, (namespace, name): &Key, wanted: &Wanted) -> Result<(), ApiError> {
     let resource = ApiResource::erase::<SyncPolicy>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let patch = json!({
         "apiVersion": resource.api_version,
         "kind": resource.kind,

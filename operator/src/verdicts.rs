@@ -5,8 +5,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Instant;
 
 use onespace_core::admit::Admitted;
+use onespace_core::finalizer::tell_of_hold;
 use onespace_core::reason::PolicyFault;
-use onespace_core::status::{Standing, Sum, is_due, status, sum};
+use onespace_core::status::{Standing, Sum, events, is_due, status, sum};
 use onespace_core::validate::Finding;
 use onespace_crds::SyncPolicyStatus;
 
@@ -67,7 +68,7 @@ impl Verdicts {
     /// How a policy stands; none while its newest generation was not decided on.
     fn standing<'a>(&'a self, key: &Key, policy: &'a SeenPolicy) -> Option<Standing<'a>> {
         let verdict = self.0.get(key)?;
-        if verdict.generation != policy.generation || policy.deleting {
+        if verdict.generation != policy.generation || policy.is_leaving() {
             return None;
         }
         Some(match (&policy.verdict, &verdict.admitted) {
@@ -91,7 +92,10 @@ impl Verdicts {
                 }
                 _ => Sum::default(),
             };
-            let wanted = status(policy.generation, mapping, standing, &sum, &policy.status, now);
+            let mut wanted = status(policy.generation, mapping, standing, &sum, &policy.status, now);
+            if policy.deleting {
+                tell_of_hold(&mut wanted, &policy.status, &policy.uid, now);
+            }
             if !heard && same_verdict(&policy.status, &wanted) {
                 continue;
             }
@@ -99,10 +103,19 @@ impl Verdicts {
                 .decided
                 .map_or(u64::MAX / 2, |decided| decided.elapsed().as_secs());
             if is_due(&policy.status, &wanted, age, jitter(key)) {
+                let events = if heard {
+                    events(&policy.status, &wanted)
+                } else {
+                    Vec::new()
+                };
                 policy.status = wanted.clone();
                 policy.decided = Some(Instant::now());
-                let uid = policy.uid.clone();
-                desk.put(key.clone(), Wanted { uid, status: wanted });
+                let wanted = Wanted {
+                    uid: policy.uid.clone(),
+                    status: wanted,
+                    events,
+                };
+                desk.put(key.clone(), wanted);
             }
         }
     }

@@ -12,8 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::metrics::Metrics;
-use crate::poke::POKE;
-use crate::seen::{Event, Scopes, SeenPod, key_of, read_grant, read_policy};
+use crate::seen::{Event, Scopes, key_of, read_grant, read_pod, read_policy};
 use crate::table::{Change, Scope};
 
 /// Starts every watch.
@@ -116,16 +115,8 @@ pub fn start(
         pods,
         "Pod",
         Event::Pod,
-        |scope: &Scope| watcher(
-            scoped::<PartialObjectMeta<Pod>>(client, scope),
-            everything().labels(agent_selector)
-        ),
-        |object: PartialObjectMeta<Pod>| {
-            let key = key_of(&object.metadata);
-            let mut annotations = object.metadata.annotations.unwrap_or_default();
-            let poke = annotations.remove(POKE);
-            (key, SeenPod { poke })
-        }
+        |scope: &Scope| watcher(scoped::<Pod>(client, scope), everything().labels(agent_selector)),
+        |pod: Pod| (key_of(&pod.metadata), read_pod(pod))
     );
     tasks
 }

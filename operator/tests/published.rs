@@ -3,47 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use http::{Request, Response};
-use http_body_util::BodyExt as _;
 use kube::Client;
-use kube::client::Body;
 use onespace_core::load::Files;
 use onespace_operator::metrics::Metrics;
 use onespace_operator::published::{Names, Published};
 use serde_json::{Value, json};
-use tower_test::mock::Handle;
 
-type Server = Handle<Request<Body>, Response<Body>>;
-
-fn api_server() -> (Client, Server) {
-    let (service, server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
-    (Client::new(service, "swift"), server)
-}
+mod api_server;
+use api_server::{Server, answer, api_server, refusal};
 
 fn names() -> Names {
     Names {
         namespace: "swift".to_owned(),
     }
-}
-
-/// Answers the next request, and returns what it asked: method, path, body.
-async fn answer(server: &mut Server, status: u16, body: &Value) -> (String, String, Value) {
-    let (request, respond) = server.next_request().await.unwrap();
-    let (parts, content) = request.into_parts();
-    let content = content.collect().await.unwrap().to_bytes();
-    let response = Response::builder()
-        .status(status)
-        .body(Body::from(body.to_string().into_bytes()));
-    respond.send_response(response.unwrap());
-    (
-        parts.method.to_string(),
-        parts.uri.path().to_owned(),
-        serde_json::from_slice(&content).unwrap_or_default(),
-    )
-}
-
-fn refusal(code: u16) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "No", "code": code})
 }
 
 fn written(version: &str) -> Value {
@@ -76,7 +48,7 @@ async fn read(client: Client, server: &mut Server) -> Published {
 #[tokio::test]
 async fn credentials_come_first_the_index_last_and_each_write_names_what_it_replaces() {
     let (client, mut server) = api_server();
-    let mut published = read(client, &mut server).await;
+    let published = read(client, &mut server).await;
     assert_eq!(published.files().mappings["03"], b"old");
     let metrics = Metrics::new().unwrap();
     let next = set();
@@ -87,8 +59,9 @@ async fn credentials_come_first_the_index_last_and_each_write_names_what_it_repl
         }
         asked
     };
-    let (result, asked) = tokio::join!(published.replace(&next, &metrics), answers);
-    assert_eq!(result.unwrap(), 3);
+    let (result, asked) = tokio::join!(published.replace(next.clone(), &metrics), answers);
+    let (published, written) = result.unwrap();
+    assert_eq!(written, 3);
     let paths: Vec<&str> = asked.iter().map(|(_, path, _)| path.as_str()).collect();
     assert_eq!(
         paths,
@@ -109,21 +82,21 @@ async fn credentials_come_first_the_index_last_and_each_write_names_what_it_repl
     assert!(published.is_outdated("onespace-mappings-03", None));
 
     // The same again costs nothing.
-    assert_eq!(published.replace(&next, &metrics).await.unwrap(), 0);
+    let (_, written) = published.replace(next, &metrics).await.unwrap();
+    assert_eq!(written, 0);
 }
 
 #[tokio::test]
 async fn after_a_conflict_nothing_more_is_written() {
     let (client, mut server) = api_server();
-    let mut published = read(client, &mut server).await;
+    let published = read(client, &mut server).await;
     let metrics = Metrics::new().unwrap();
-    let next = set();
     let answers = async {
         answer(&mut server, 200, &written("50")).await;
         answer(&mut server, 409, &refusal(409)).await
     };
-    let (result, refused) = tokio::join!(published.replace(&next, &metrics), answers);
-    assert_eq!(result.unwrap_err().code(), Some(409));
+    let (result, refused) = tokio::join!(published.replace(set(), &metrics), answers);
+    assert_eq!(result.err().unwrap().code(), Some(409));
     assert!(
         refused.1.ends_with("onespace-mappings-03"),
         "the index is never reached"

@@ -11,9 +11,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+use crate::mutual_tls::Reloading;
 
 /// Connections of one server at a time.
 const CONNECTIONS: usize = 64;
@@ -32,9 +36,14 @@ pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, std:
     })
 }
 
-/// Answers every request with `answer`, until cancelled.
-pub async fn serve<A, F>(listener: TcpListener, answer: A, cancel: CancellationToken)
-where
+/// Answers every request with `answer`, until cancelled. With `tls` only clients with a certificate of its authority are
+/// heard, and nobody while there are no certificates.
+pub async fn serve<A, F>(
+    listener: TcpListener,
+    tls: Option<Arc<Reloading>>,
+    answer: A,
+    cancel: CancellationToken,
+) where
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
@@ -55,22 +64,48 @@ where
         };
         let _ = stream.set_nodelay(true);
         let (answer, cancel) = (answer.clone(), cancel.clone());
+        let acceptor = match tls.as_ref().map(|tls| tls.config()) {
+            None => None,
+            Some(Some(config)) => Some(TlsAcceptor::from(config)),
+            Some(None) => continue,
+        };
         tokio::spawn(async move {
             let _place = place;
-            let service = service_fn(move |request| {
-                let answer = answer.clone();
-                async move { Ok::<_, Infallible>(answer(request).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
+            let connection = async {
+                match acceptor {
+                    None => talk(stream, answer).await,
+                    Some(acceptor) => match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => talk(stream, answer).await,
+                        Ok(Err(error)) => tracing::debug!("a client without a good certificate: {error}"),
+                        Err(_) => {}
+                    },
+                }
+            };
             tokio::select! {
                 () = cancel.cancelled() => {}
-                _ = connection => {}
+                () = connection => {}
             }
         });
     }
+}
+
+/// Answers the requests of one connection.
+async fn talk<S, A, F>(stream: S, answer: Arc<A>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    A: Fn(Request<Incoming>) -> F + Send + Sync,
+    F: Future<Output = Response<Full<Bytes>>> + Send,
+{
+    let service = service_fn(move |request| {
+        let answer = answer.clone();
+        async move { Ok::<_, Infallible>(answer(request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), service);
+    // The client went, or said what is no HTTP.
+    let _ = connection.await;
 }
 
 /// An answer of plain text.

@@ -108,14 +108,25 @@ pub struct Sum {
     pub as_of: Option<i64>,
 }
 
-/// Sums up what agents say of one mapping. Counts add, `oldest` takes the minimum, ring nodes unite.
+/// Sums up what agents say of one mapping. Counts add, `oldest` takes the minimum, ring nodes unite. A silent agent
+/// whose node is in no ring of those that answer is forgotten: its node was taken out.
 #[must_use]
 pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a AgentView>) -> Sum {
+    let agents: Vec<&AgentView> = agents.into_iter().collect();
+    let named: BTreeSet<&str> = agents
+        .iter()
+        .filter(|agent| agent.reachable)
+        .filter_map(|agent| agent.mappings.get(id))
+        .flat_map(|report| report.ring_nodes.iter().map(String::as_str))
+        .collect();
+    let is_out = |agent: &AgentView| {
+        !agent.reachable && !named.is_empty() && !agent.node.split(',').any(|node| named.contains(node))
+    };
     let mut sum = Sum::default();
     let mut ring: BTreeSet<&str> = BTreeSet::new();
     let mut retries: BTreeSet<Option<&str>> = BTreeSet::new();
     let mut running = 0_u32;
-    for agent in agents {
+    for agent in agents.into_iter().filter(|agent| !is_out(agent)) {
         if let Some(refusal) = agent.refused.get(id)
             && agent.reachable
         {

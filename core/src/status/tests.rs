@@ -102,6 +102,25 @@ fn a_silent_agents_last_numbers_stay_and_the_policy_is_degraded() {
 }
 
 #[test]
+fn a_silent_agent_whose_node_was_taken_out_of_the_ring_is_forgotten() {
+    let mut agents = both();
+    agents[1].reachable = false;
+    let ring = &mut agents[0].mappings.get_mut("a1").unwrap().ring_nodes;
+    ring.remove("10.0.0.2:6201");
+    let status = of(&agents, &SyncPolicyStatus::default());
+    assert_eq!(said(&status, "Degraded"), (ConditionStatus::False, "Healthy"));
+    assert_eq!(status.progress.unwrap().objects, 5);
+
+    // While nobody answers, who knows.
+    agents[0].reachable = false;
+    let status = of(&agents, &SyncPolicyStatus::default());
+    assert_eq!(
+        said(&status, "Degraded"),
+        (ConditionStatus::True, "AgentUnreachable")
+    );
+}
+
+#[test]
 fn a_node_of_the_ring_without_an_agent_is_told() {
     let status = of(&both()[..1], &SyncPolicyStatus::default());
     assert_eq!(

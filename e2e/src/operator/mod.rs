@@ -122,6 +122,26 @@ impl Cluster {
         }
     }
 
+    /// An object of the core group in the operator's namespace, if it is there.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn object(&self, resource: &str, name: &str) -> Result<Option<Value>> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/{resource}/{name}");
+        Ok(self.kubernetes.send(Method::GET, &path, None).await?.ok())
+    }
+
+    /// All objects of a kind in the operator's namespace.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn list(&self, group: &str, resource: &str) -> Result<Vec<Value>> {
+        let list = self
+            .get(&format!("{group}/namespaces/{NAMESPACE}/{resource}"))
+            .await?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
     /// Waits until a condition of a policy has this status and reason. Returns its message.
     ///
     /// # Errors
