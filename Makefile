@@ -1,8 +1,9 @@
 # make test      everything that must hold before a change lands; leaves no process behind
 # make demo      a real Swift, an S3 server and the agent, end to end (KEEP=1 leaves them running)
+# make demo-kubernetes  the operator and the agents on a real Kubernetes with three nodes; needs root (KEEP=1 leaves it running)
 # make fixtures  records what a real Swift answers into fixtures/
 
-.PHONY: test demo fixtures prepare
+.PHONY: test demo demo-kubernetes fixtures prepare
 
 test: prepare
 	cargo fmt --all --check
@@ -19,6 +20,9 @@ prepare:
 
 demo:
 	scripts/demo
+
+demo-kubernetes:
+	scripts/demo-kubernetes
 
 fixtures:
 	scripts/prepare swift

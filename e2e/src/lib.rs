@@ -19,5 +19,6 @@ pub mod ports;
 pub mod programs;
 pub mod s3;
 pub mod shared;
+pub mod site;
 pub mod swift;
 pub mod tools;

@@ -1,6 +1,7 @@
 //! A real Kubernetes API on this machine: etcd and kube-apiserver, ready in a few seconds, in a folder of its own, gone
 //! without a trace when dropped. No nodes: what is created is stored and checked, nothing runs.
 
+pub mod cluster;
 mod pki;
 mod process;
 
@@ -11,10 +12,8 @@ use ::kube::config::{KubeConfigOptions, Kubeconfig};
 use ::kube::core::Status;
 use ::kube::{Client, Config, Error};
 use anyhow::{Context as _, Result, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::pki::Pki;
 use self::process::Process;
@@ -45,7 +44,7 @@ impl Kubernetes {
     /// A program is missing, or does not become ready.
     pub async fn start() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let pki = Pki::create(folder.path())?;
+        let pki = Pki::create(folder.path(), &[])?;
 
         let (etcd_port, peer_port) = (free_port()?, free_port()?);
         let etcd_url = format!("http://127.0.0.1:{etcd_port}");
@@ -98,7 +97,7 @@ impl Kubernetes {
             ],
         )?;
 
-        let kubeconfig = kubeconfig(port, &pki);
+        let kubeconfig = pki.kubeconfig(&format!("https://127.0.0.1:{port}"), &pki.admin);
         std::fs::write(folder.path().join(KUBECONFIG), kubeconfig.to_string())?;
         let client = connect(kubeconfig).await?;
         let deadline = Instant::now() + DEADLINE;
@@ -218,24 +217,6 @@ impl Kubernetes {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-}
-
-/// What programs read to find the API server. JSON is YAML.
-fn kubeconfig(port: u16, pki: &Pki) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "test", "cluster": {
-            "server": format!("https://127.0.0.1:{port}"),
-            "certificate-authority-data": STANDARD.encode(&pki.ca),
-        }}],
-        "users": [{"name": "admin", "user": {
-            "client-certificate-data": STANDARD.encode(&pki.admin_certificate),
-            "client-key-data": STANDARD.encode(&pki.admin_key),
-        }}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
-        "current-context": "test",
-    })
 }
 
 async fn connect(kubeconfig: Value) -> Result<Client> {

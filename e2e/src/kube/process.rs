@@ -19,26 +19,38 @@ wait $program"#;
 /// A running program of `.tools/bin`. Dropping it stops it.
 #[derive(Debug)]
 pub(super) struct Process {
-    name: &'static str,
+    name: String,
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    pub fn start(folder: &Path, name: &'static str, arguments: &[String]) -> Result<Self> {
+    pub fn start(folder: &Path, name: &str, arguments: &[String]) -> Result<Self> {
+        let program = tool(&format!("bin/{name}"))?.display().to_string();
+        let command: Vec<String> = std::iter::once(program)
+            .chain(arguments.iter().cloned())
+            .collect();
+        Self::run(folder, name, &command)
+    }
+
+    /// Starts any command, its program first. The log is `NAME.log` in the folder.
+    pub fn run(folder: &Path, name: &str, command: &[String]) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log)?;
         let child = Command::new("/bin/sh")
             .args(["-c", UNTIL_CLOSED, name])
-            .arg(tool(&format!("bin/{name}"))?)
-            .args(arguments)
+            .args(command)
             .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name, child, log })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
     }
 
     /// An error if it has ended.

@@ -39,7 +39,13 @@ pub(super) fn swift_conf(options: &Options) -> String {
 
 /// `account-server.conf`, `container-server.conf`, `object-server.conf` and `object-server-N.conf` of the node in
 /// folder `node` of the cluster in `cluster`.
-pub(super) fn storage_server(options: &Options, kind: &str, port: u16, cluster: &str, node: &str) -> String {
+pub(super) fn storage_server(
+    options: &Options,
+    kind: &str,
+    (address, port): (&str, u16),
+    cluster: &str,
+    node: &str,
+) -> String {
     let app = format!("{kind}-server");
     let daemons: &[&str] = match kind {
         "account" => &["replicator", "auditor", "reaper"],
@@ -51,7 +57,7 @@ pub(super) fn storage_server(options: &Options, kind: &str, port: u16, cluster: 
          swift_dir = {node}/etc\n\
          devices = {node}/devices\n\
          mount_check = false\n\
-         bind_ip = 127.0.0.1\n\
+         bind_ip = {address}\n\
          bind_port = {port}\n\
          workers = 0\n\
          disable_fallocate = true\n\

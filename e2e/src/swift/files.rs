@@ -65,7 +65,10 @@ impl Swift {
             std::fs::create_dir_all(node.folder.join(name))?;
         }
         let (cluster, folder) = (self.path.display().to_string(), node.folder.display().to_string());
-        let server = |kind, port| config::storage_server(&self.options, kind, port, &cluster, &folder);
+        let server = |kind, port| {
+            let address = &node.place.address;
+            config::storage_server(&self.options, kind, (address, port), &cluster, &folder)
+        };
         let mut files = vec![
             ("account-server.conf".to_owned(), server("account", node.account)),
             (
@@ -120,7 +123,7 @@ impl Swift {
                 .iter()
                 .flat_map(|node| node.devices.iter().enumerate().map(move |(at, name)| (node, at, name)))
                 .map(|(node, at, name)| {
-                    json!({"region": 1, "zone": node.number * servers + at / per_server + 1, "ip": "127.0.0.1",
+                    json!({"region": 1, "zone": node.number * servers + at / per_server + 1, "ip": node.place.address,
                            "port": port(node, at), "device": name, "weight": 100})
                 })
                 .collect();

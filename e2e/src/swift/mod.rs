@@ -28,7 +28,7 @@ pub use self::access::Access;
 pub use self::daemon::Daemon;
 pub use self::files::make_rings;
 pub use self::node::Node;
-pub use self::options::{Encryption, Options, Scheme, StoragePolicy};
+pub use self::options::{Encryption, Options, Place, Scheme, StoragePolicy};
 pub use self::replica::{Backup, Replica};
 pub use self::user::{NO_HEADERS, Segment, User, quote};
 
@@ -100,6 +100,12 @@ impl Swift {
         swift.write_files()?;
         swift.start_all(&swift.servers()).await?;
         Ok(swift)
+    }
+
+    /// Address of the memcached of this cluster.
+    #[must_use]
+    pub fn memcached(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.memcached)
     }
 
     /// Every server of this cluster.
@@ -271,7 +277,9 @@ impl Swift {
             if server == Server::Memcached {
                 process.listening(port).await?;
             } else {
-                process.ready(&self.http, port).await?;
+                process
+                    .ready(&self.http, &self.place(server).address, port)
+                    .await?;
             }
             self.running().insert(server, process);
         }
@@ -326,11 +334,19 @@ impl Swift {
                 self.configuration("internal-endpoint.conf"),
             ),
         };
-        Process::start(&self.path, &name, program, &[configuration])
+        Process::start_at(&self.place(server), &self.path, &name, program, &[configuration])
     }
 
     fn configuration(&self, name: &str) -> String {
         self.path.join("etc").join(name).display().to_string()
+    }
+
+    fn place(&self, server: Server) -> Place {
+        match server {
+            Server::Memcached | Server::Public | Server::Internal => Place::default(),
+            Server::Account(node) | Server::Container(node) => self.nodes[node].place.clone(),
+            Server::Object(index) => self.object_server(index).0.place.clone(),
+        }
     }
 
     fn port(&self, server: Server) -> u16 {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::Options;
+use super::{Options, Place};
 use crate::ports::free_port;
 
 /// One node: an account, a container and object servers of its own, with its own devices.
@@ -13,6 +13,7 @@ pub struct Node {
     /// From 0.
     pub number: usize,
     pub(super) folder: PathBuf,
+    pub(super) place: Place,
     pub(super) account: u16,
     pub(super) container: u16,
     /// Of each object server.
@@ -28,6 +29,7 @@ impl Node {
         Ok(Self {
             number,
             folder: cluster.join(format!("node{number}")),
+            place: options.places.get(number).cloned().unwrap_or_default(),
             account: free_port()?,
             container: free_port()?,
             objects: (0..options.object_servers)
@@ -60,7 +62,7 @@ impl Node {
     /// The container server as the ring names it, `ip:port`.
     #[must_use]
     pub fn container_server(&self) -> String {
-        format!("127.0.0.1:{}", self.container)
+        format!("{}:{}", self.place.address, self.container)
     }
 
     pub(super) fn configuration(&self, name: &str) -> String {

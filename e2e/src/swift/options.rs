@@ -57,6 +57,24 @@ impl StoragePolicy {
     }
 }
 
+/// Where a node's servers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Their address; this process can reach it.
+    pub address: String,
+    /// What is put before a command so that it runs there, such as `nsenter`.
+    pub enter: Vec<String>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1".to_owned(),
+            enter: Vec::new(),
+        }
+    }
+}
+
 /// What kind of cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -80,6 +98,8 @@ pub struct Options {
     pub hash_prefix: String,
     /// `swift_hash_path_suffix`.
     pub hash_suffix: String,
+    /// Where the nodes' servers run; the nodes beyond the end, and so mostly all, on 127.0.0.1.
+    pub places: Vec<Place>,
     /// Where to keep it; it stays there. Object files need room in extended attributes, which not every file
     /// system has. Absent: a temporary folder in memory.
     pub folder: Option<PathBuf>,
@@ -111,6 +131,7 @@ impl Default for Options {
             encryption: Encryption::Off,
             hash_prefix: "onespace-prefix".to_owned(),
             hash_suffix: "onespace-suffix".to_owned(),
+            places: Vec::new(),
             folder: None,
         }
     }

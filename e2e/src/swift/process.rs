@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::Place;
 use crate::http::{Http, Method};
 use crate::tools::tool;
 
@@ -25,9 +26,29 @@ pub(super) struct Process {
 impl Process {
     /// Starts `program` of Swift's venv (or memcached) in the cluster's folder.
     pub fn start(folder: &Path, name: &str, program: &str, arguments: &[String]) -> Result<Self> {
+        Self::start_at(&Place::default(), folder, name, program, arguments)
+    }
+
+    /// The same, at another place.
+    pub fn start_at(
+        place: &Place,
+        folder: &Path,
+        name: &str,
+        program: &str,
+        arguments: &[String],
+    ) -> Result<Self> {
         let output = folder.join("log").join(format!("{name}.out"));
         let file = File::options().create(true).append(true).open(&output)?;
-        let child = Command::new(tool("venv/bin/python")?)
+        let python = tool("venv/bin/python")?;
+        let mut command = match place.enter.split_first() {
+            Some((enter, arguments)) => {
+                let mut command = Command::new(enter);
+                command.args(arguments).arg(python);
+                command
+            }
+            None => Command::new(python),
+        };
+        let child = command
             .arg(folder.join("run.py"))
             .arg(folder)
             .args([name, program])
@@ -45,8 +66,8 @@ impl Process {
     }
 
     /// Waits until the server on this port answers HTTP, whatever it answers.
-    pub async fn ready(&mut self, http: &Http, port: u16) -> Result<()> {
-        let url = format!("http://127.0.0.1:{port}/healthcheck");
+    pub async fn ready(&mut self, http: &Http, address: &str, port: u16) -> Result<()> {
+        let url = format!("http://{address}:{port}/healthcheck");
         self.poll(async || http.send::<&str>(Method::GET, &url, &[], "").await.is_ok())
             .await
     }
