@@ -32,6 +32,8 @@ pub struct Settings {
     pub status_tls: Option<PathBuf>,
     /// Makes [`Agent::limit_files`] work.
     pub files_can_be_limited: bool,
+    /// How many seconds the clock of each node's agent is ahead (or behind) of this machine's; those not named are right.
+    pub clocks: Vec<i64>,
 }
 
 impl Default for Settings {
@@ -43,6 +45,7 @@ impl Default for Settings {
             held_rows: 10_000,
             status_tls: None,
             files_can_be_limited: false,
+            clocks: Vec::new(),
         }
     }
 }
@@ -119,6 +122,7 @@ impl Agent {
             state,
             settings,
         } = *launch;
+        let clock = settings.clocks.get(node).copied().unwrap_or_default();
         let node = &swift.nodes()[node];
         let (health, status) = (free_port()?, free_port()?);
         std::fs::create_dir_all(state)?;
@@ -137,6 +141,14 @@ impl Agent {
         } else {
             Command::new(agent)
         };
+        if clock != 0 {
+            command
+                .env("LD_PRELOAD", other_clock()?)
+                .env("FAKETIME", format!("{clock:+}s"))
+                // Clocks that only measure are always right.
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("DONT_FAKE_MONOTONIC", "1");
+        }
         command
             .arg("--swift-dir")
             .arg(node.swift_dir())
@@ -411,6 +423,17 @@ impl Agent {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The library that gives a process another time of day.
+fn other_clock() -> Result<String> {
+    let told = Command::new("faketime")
+        .args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"])
+        .output()
+        .context("faketime; scripts/prepare installs it")?;
+    let library = String::from_utf8(told.stdout)?.trim().to_owned();
+    anyhow::ensure!(!library.is_empty(), "faketime names no library");
+    Ok(library)
 }
 
 impl Drop for Agent {

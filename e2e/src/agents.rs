@@ -29,6 +29,13 @@ impl<'a> Agents<'a> {
         })
     }
 
+    /// None of them runs yet.
+    #[must_use]
+    pub fn none(lab: &'a Lab) -> Self {
+        let running = lab.swift.nodes().iter().map(|_| None).collect();
+        Self { lab, running }
+    }
+
     /// The agent of a node.
     ///
     /// # Errors

@@ -199,3 +199,49 @@ fn objects_whose_only_node_is_down_are_not_taken_for_gone() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_delete_whose_tombstones_are_on_nodes_that_are_down_waits_for_them() -> Result<()> {
+    CLUSTER.alone(async |lab| {
+        lab.follow("tombstones").await?;
+        lab.put_many("tombstones", "object-", 6).await?;
+        let mut agents = lab.agents().await?;
+        agents
+            .until(
+                "the copies",
+                async |_| Ok((lab.remote().len() == 6).then_some(())),
+            )
+            .await?;
+        agents.stop_all().await?;
+        lab.swift.stop(Server::Object(0));
+        for number in 0..6 {
+            lab.user
+                .delete("tombstones", &format!("object-{number:03}"))
+                .await?;
+        }
+        for node in [1, 2] {
+            lab.swift.stop(Server::Object(node));
+        }
+        lab.swift.start_again(Server::Object(0)).await?;
+        let answer = lab.user.get("tombstones", "object-000").await?;
+        ensure!(answer.status == 200, "it is back for now: {}", answer.status);
+        agents.start_all().await?;
+        let reports = agents
+            .until_reports("all six held", "tombstones", |reports| {
+                reports.iter().map(|report| report.held.rows).sum::<u64>() == 6
+            })
+            .await?;
+        for row in reports.iter().flat_map(|report| &report.held.latest) {
+            ensure!(row.reason == "SourceBehind", "{row:?}");
+        }
+        ensure!(lab.remote().len() == 6, "nothing is deleted");
+        for node in [1, 2] {
+            lab.swift.start_again(Server::Object(node)).await?;
+        }
+        agents
+            .until("the deletes", async |_| Ok(lab.remote().is_empty().then_some(())))
+            .await?;
+        agents.until_in_step("tombstones", |_| true).await?;
+        Ok(())
+    })
+}

@@ -161,3 +161,34 @@ fn a_remote_that_is_slow_resets_and_fails_in_turn_ends_in_step() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_remote_that_hangs_pauses_every_agent_and_ends_in_step_when_it_answers_again() -> Result<()> {
+    CLUSTER.together(async |lab| {
+        lab.follow("hangs").await?;
+        let mut agents = lab.agents().await?;
+        lab.put_many("hangs", "object-", 10).await?;
+        until_copies(&mut agents, &lab, 10).await?;
+        agents.until_idle("hangs").await?;
+        lab.s3.faults().inject(Rule::always(Fault::Hang));
+        lab.put_many("hangs", "later-", 20).await?;
+        lab.user.delete("hangs", "object-000").await?;
+        // An answer is waited for for a minute.
+        let reports = agents
+            .until_reports("all paused", "hangs", |reports| {
+                reports.iter().all(|report| report.state == RunState::Paused)
+            })
+            .await?;
+        for report in &reports {
+            ensure!(report.reason.as_deref() == Some("Timeout"), "{report:?}");
+            let charged = report.held.latest.iter().any(|row| row.reason != "Transferring");
+            ensure!(!charged && !report.remote.reachable, "{report:?}");
+        }
+        // One dies meanwhile.
+        agents.kill(0)?;
+        lab.s3.faults().clear();
+        until_copies(&mut agents, &lab, 29).await?;
+        agents.until_in_step("hangs", |name| name == "object-000").await?;
+        Ok(())
+    })
+}

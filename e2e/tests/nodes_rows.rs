@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use onespace_core::report::unix_seconds;
+use onespace_e2e::agents::Agents;
 use onespace_e2e::http::Method;
 use onespace_e2e::lab::Lab;
 use onespace_e2e::shared::Shared;
@@ -19,7 +21,7 @@ static CLUSTER: Shared = Shared::new(|| Options {
 
 const NOTHING: fn(&str) -> bool = |_| false;
 
-async fn until_copies(agents: &mut onespace_e2e::agents::Agents<'_>, lab: &Lab, count: usize) -> Result<()> {
+async fn until_copies(agents: &mut Agents<'_>, lab: &Lab, count: usize) -> Result<()> {
     agents
         .until(&format!("{count} copies"), async |_| {
             Ok((lab.remote().len() == count).then_some(()))
@@ -272,6 +274,78 @@ fn a_database_restored_from_a_backup_loses_and_deletes_nothing() -> Result<()> {
             .until_in_step("restored", |name| ["early-000", "early-002"].contains(&name))
             .await?;
         ensure!(lab.remote().len() == 18);
+        Ok(())
+    })
+}
+
+#[test]
+fn agents_whose_clocks_are_minutes_apart_do_their_own_work_and_each_others() -> Result<()> {
+    CLUSTER.together(async |mut lab| {
+        // The slack is how far clocks may be apart.
+        lab.settings.slack = "40m";
+        lab.settings.clocks = vec![-600, 0, 900];
+        lab.follow("apart").await?;
+        lab.put_many("apart", "early-", 20).await?;
+        let mut agents = lab.agents().await?;
+        for (node, ahead) in lab.settings.clocks.iter().enumerate() {
+            let loaded = agents.on(node)?.report().await?.config.loaded_at;
+            let shown = unix_seconds(loaded.as_deref().unwrap_or_default()).context("loadedAt")?;
+            let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
+            let off = shown - now - ahead;
+            ensure!(
+                (-120..=1).contains(&off),
+                "the clock of node {node} is another: {off}"
+            );
+        }
+        lab.put_many("apart", "late-", 20).await?;
+        for number in 0..6 {
+            let name = |kind| format!("{kind}-{number:03}");
+            lab.user
+                .put("apart", &name("early"), NO_HEADERS, "overwritten")
+                .await?;
+            lab.user
+                .post("apart", &name("late"), &[("x-object-meta-place", "Bonn")])
+                .await?;
+        }
+        for number in 6..12 {
+            lab.user.delete("apart", &format!("early-{number:03}")).await?;
+            lab.user.delete("apart", &format!("late-{number:03}")).await?;
+        }
+        let in_step = async |_: &Agents<'_>| Ok(lab.differences("apart").await?.is_empty().then_some(()));
+        agents.until("each one's own work", in_step).await?;
+        for report in agents.reports("apart").await? {
+            ensure!(report.totals.repaired == 0, "nobody needed help: {report:?}");
+        }
+
+        // One dies for good, and others take over what is due by their clocks.
+        agents.kill(1)?;
+        lab.put_many("apart", "last-", 20).await?;
+        lab.user.delete("apart", "early-000").await?;
+        lab.user.delete("apart", "late-000").await?;
+        agents.stop_all().await?;
+        drop(agents);
+        ensure!(
+            !lab.differences("apart").await?.is_empty(),
+            "some rows were the dead one's"
+        );
+        lab.settings.slack = "2s";
+        let mut agents = Agents::none(&lab);
+        agents.start_on(0).await?;
+        agents.start_on(2).await?;
+        agents
+            .until("the work of the dead one, too", async |_| {
+                Ok(lab.differences("apart").await?.is_empty().then_some(()))
+            })
+            .await?;
+        let deleted = |name: &str| {
+            let number: usize = name
+                .rsplit('-')
+                .next()
+                .and_then(|number| number.parse().ok())
+                .unwrap_or(99);
+            !name.starts_with("last") && (number == 0 || (6..12).contains(&number))
+        };
+        agents.until_in_step("apart", deleted).await?;
         Ok(())
     })
 }

@@ -162,3 +162,12 @@ async fn sharding_on_one_node_loses_nothing_and_deletes_nothing() -> Result<()> 
 async fn sharding_on_three_nodes_loses_nothing_and_deletes_nothing() -> Result<()> {
     sharding(Options::three_nodes()).await
 }
+
+#[tokio::test]
+async fn shards_on_nodes_that_have_nothing_of_the_root_are_followed_there() -> Result<()> {
+    let options = Options {
+        replicas: 2.0,
+        ..Options::three_nodes()
+    };
+    sharding(options).await
+}

@@ -255,6 +255,22 @@ impl Swift {
         self.start_all(&self.servers()).await
     }
 
+    /// Puts the middleware that decrypts into the internal endpoint, as an operator does who had forgotten it.
+    ///
+    /// # Errors
+    /// The endpoint did not become ready again.
+    pub async fn decrypt_at_the_endpoint(&self) -> Result<()> {
+        let options = Options {
+            encryption: Encryption::On,
+            ..self.options.clone()
+        };
+        let folder = self.path.display().to_string();
+        let text = config::internal_endpoint(&options, &self.ports, &folder);
+        std::fs::write(self.configuration("internal-endpoint.conf"), text)?;
+        self.stop(Server::Internal);
+        self.start_again(Server::Internal).await
+    }
+
     /// Runs one of Swift's command-line programs of the venv with this cluster's configuration and returns when it ended.
     ///
     /// # Errors

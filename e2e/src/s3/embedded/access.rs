@@ -57,6 +57,11 @@ impl S3Access for Gate {
                 retry_after,
             } => return Err(answer(status, &code, retry_after)),
             Fault::Delay(time) => tokio::time::sleep(time).await,
+            Fault::Hang => {
+                line.closes.store(true, Ordering::SeqCst);
+                self.faults.until_cleared().await;
+                return Err(answer(500, "InternalError", None));
+            }
             Fault::LoseAnswer => line.closes.store(true, Ordering::SeqCst),
             Fault::Break { after } => line.left.store(after, Ordering::SeqCst),
             Fault::KeepTruncated { after } => {

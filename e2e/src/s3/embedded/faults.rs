@@ -19,6 +19,8 @@ pub enum Fault {
     },
     /// It is done after this time.
     Delay(Duration),
+    /// There is no answer, nor any end, until the faults are cleared; then the connection is closed, and nothing is done.
+    Hang,
     /// It is done, and the connection is closed instead of an answer.
     LoseAnswer,
     /// The connection is closed after so many bytes of the body, in whichever direction it goes. Nothing is stored.
@@ -90,6 +92,7 @@ impl Rule {
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Arc<Mutex<Vec<Rule>>>,
+    cleared: Arc<tokio::sync::Notify>,
 }
 
 impl Faults {
@@ -101,6 +104,15 @@ impl Faults {
     /// Removes every rule.
     pub fn clear(&self) {
         self.with(Vec::clear);
+        self.cleared.notify_waiters();
+    }
+
+    /// Waits until every rule is removed.
+    pub(super) async fn until_cleared(&self) {
+        let cleared = self.cleared.notified();
+        if self.with(|rules| !rules.is_empty()) {
+            cleared.await;
+        }
     }
 
     /// The fault for this request; counts it.
