@@ -16,6 +16,7 @@ pub mod mapping;
 pub mod mark;
 pub mod metadata;
 pub mod naming;
+pub mod objective;
 pub mod parts;
 pub mod plan;
 pub mod planted;

@@ -68,6 +68,7 @@ fn mapping(id: &str, account: &str, container: &str) -> Mapping {
         }),
         min_segment_size: 5 << 20,
         limits: None,
+        objective: None,
         triggers: Triggers::default(),
     }
 }

@@ -29,6 +29,7 @@ pub const FEATURES: &[&str] = &[
     "slo",
     "delete-budget",
     "limits",
+    "objective",
 ];
 
 /// The identity of a mapping: 32 hex digits over source and target, never over a resource's name or uid.
@@ -193,6 +194,9 @@ pub struct Mapping {
     /// How fast it may work, on each agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<crate::limits::Limits>,
+    /// How fast it is meant to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<crate::objective::Objective>,
     /// One-time triggers.
     #[serde(default)]
     pub triggers: Triggers,

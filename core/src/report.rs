@@ -141,6 +141,9 @@ pub struct MappingReport {
     /// The passes that find copies whose deletes were never seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconcile: Option<ReconcileReport>,
+    /// How many rows were in step in time; absent = the policy has no objective.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<ObjectiveReport>,
     /// Triggers that were acted on.
     #[serde(default)]
     pub handled: Handled,
@@ -255,6 +258,18 @@ pub struct ReconcileReport {
     pub reason: Option<String>,
     /// Objects without a mark that the last passes met where no row is: they stay.
     pub unmarked: u64,
+}
+
+/// Rows that count for the policy's objective. Counts add, `since` takes the minimum.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectiveReport {
+    /// How many.
+    #[serde(flatten)]
+    pub rows: crate::objective::Counts,
+    /// Since when they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// Triggers by token.

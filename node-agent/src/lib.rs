@@ -10,6 +10,7 @@ mod disks;
 pub mod files;
 mod forgotten;
 pub mod http;
+mod judge;
 pub mod lanes;
 mod large;
 pub mod local_databases;

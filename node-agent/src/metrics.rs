@@ -75,6 +75,16 @@ pub fn render(
     let objects = counter("onespace_objects_total", "Objects brought in step.")?;
     let bytes = counter("onespace_sent_bytes_total", "Bytes sent to the remote.")?;
     let deletes = counter("onespace_deletes_total", "Deletes carried out at the remote.")?;
+    let good = gauge(
+        "onespace_objective_good_rows",
+        "Rows of the objective's window that were in step in time.",
+        POLICY,
+    )?;
+    let missed = gauge(
+        "onespace_objective_missed_rows",
+        "Rows of the objective's window that were not, or wait and are late or held.",
+        POLICY,
+    )?;
     let unverified = gauge(
         "onespace_verify_rows",
         "Rows of other nodes that are to be verified; most of them not yet.",
@@ -131,6 +141,12 @@ pub fn render(
         objects.with_label_values(&labels).inc_by(report.totals.objects);
         bytes.with_label_values(&labels).inc_by(report.totals.bytes);
         deletes.with_label_values(&labels).inc_by(report.totals.deletes);
+        if let Some(objective) = &report.objective {
+            good.with_label_values(&labels).set(signed(objective.rows.good));
+            missed
+                .with_label_values(&labels)
+                .set(signed(objective.rows.missed));
+        }
         unverified
             .with_label_values(&labels)
             .set(signed(report.verify.rows));
@@ -173,6 +189,10 @@ mod tests {
                 exact: true,
                 oldest: Some("2026-01-02T03:04:05Z".into()),
             },
+            objective: Some(onespace_core::report::ObjectiveReport {
+                rows: onespace_core::objective::Counts { good: 99, missed: 1 },
+                since: None,
+            }),
             ..MappingReport::default()
         }
     }
@@ -239,6 +259,8 @@ mod tests {
         for line in [
             r#"onespace_mapping_paused{name="photos",namespace="swift",reason="NoSuchBucket"} 1"#,
             r#"onespace_pending_rows{name="photos",namespace="swift"} 7"#,
+            r#"onespace_objective_good_rows{name="photos",namespace="swift"} 99"#,
+            r#"onespace_objective_missed_rows{name="photos",namespace="swift"} 1"#,
             r#"onespace_oldest_pending_timestamp_seconds{name="photos",namespace="swift"} 1767323045"#,
         ] {
             assert!(text.contains(line), "{text}");

@@ -121,6 +121,7 @@ async fn rows_that_are_held_for_a_database_that_is_gone_are_held_no_longer() {
         key,
         row: 1,
         own: true,
+        counted: false,
         held: Hold::new(HoldReason::Refused, "no"),
         since: world.clock.now(),
     };

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use onespace_core::report::{MappingReport, Report, RunState};
+use onespace_core::objective::Counts;
+use onespace_core::report::{MappingReport, ObjectiveReport, Report, RunState};
 
 /// What an agent answered, and when.
 pub(super) struct Sample {
@@ -145,6 +146,9 @@ fn note(notes: &mut String, mapping: &MappingReport) {
             mapping.databases.unreadable
         );
     }
+    if let Some(objective) = &mapping.objective {
+        let _ = writeln!(notes, "{name}: {}", in_time(objective));
+    }
     for held in &mapping.held.latest {
         let next = held
             .next_try
@@ -159,6 +163,23 @@ fn note(notes: &mut String, mapping: &MappingReport) {
             held.message
         );
     }
+}
+
+/// How many rows were in step in time: this agent's part of the objective.
+fn in_time(objective: &ObjectiveReport) -> String {
+    let Counts { good, missed } = objective.rows;
+    let since = objective.since.as_deref().unwrap_or("the start");
+    let all = good.saturating_add(missed);
+    if all == 0 {
+        return format!("objective: no rows since {since}");
+    }
+    // Rounded down: 100% means all of them.
+    let share = u128::from(good) * 100_000 / u128::from(all);
+    format!(
+        "objective: {good} of {all} rows in time since {since} ({}.{:03}%)",
+        share / 1000,
+        share % 1000
+    )
 }
 
 fn age(seconds: i64) -> String {
@@ -245,6 +266,32 @@ mod tests {
         ] {
             assert!(line.contains(cell), "{cell} in {text}");
         }
+    }
+
+    #[test]
+    fn the_share_of_rows_in_time_is_shown_and_never_rounded_up() {
+        let mut measured = mapping(0, 0);
+        measured.objective = Some(ObjectiveReport {
+            rows: Counts {
+                good: 999_999,
+                missed: 1,
+            },
+            since: Some("2026-01-01T03:04:05Z".into()),
+        });
+        let text = table(
+            &sample(Instant::now(), measured.clone()),
+            None,
+            jiff::Timestamp::UNIX_EPOCH,
+        );
+        let line = "photos: objective: 999999 of 1000000 rows in time since 2026-01-01T03:04:05Z (99.999%)";
+        assert!(text.contains(line), "{text}");
+        measured.objective = Some(ObjectiveReport::default());
+        let text = table(
+            &sample(Instant::now(), measured),
+            None,
+            jiff::Timestamp::UNIX_EPOCH,
+        );
+        assert!(text.contains("objective: no rows since the start"), "{text}");
     }
 
     #[test]

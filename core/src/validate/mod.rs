@@ -24,6 +24,7 @@ use crate::mapping::{
     ALL_CONTAINERS, CredentialRef, Encryption, Mapping, MappingState, Mode, PolicyRef, Source, Target,
     Triggers,
 };
+use crate::objective::Ratio;
 use crate::reason::PolicyFault;
 use crate::select::{Match, Select, Selector};
 use crate::shard::credential_id;
@@ -104,6 +105,7 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         min_segment_size,
         delete_budget,
         limits,
+        objective,
         // Refused above whenever they are set.
         propagate_expiration: _,
         expiration_offset: _,
@@ -114,7 +116,6 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         convert_dlo: _,
         shunt: _,
         migrate: _,
-        objective: _,
     } = &policy.spec;
 
     if let Some(exclude) = exclude
@@ -156,6 +157,9 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         .as_ref()
         .and_then(|budget| self::delete_budget(budget, &mut findings));
     let limits = limits.as_ref().map(|limits| self::limits(limits, &mut findings));
+    let objective = objective
+        .as_ref()
+        .and_then(|objective| self::objective(objective, &mut findings));
     let triggers = triggers(policy, &mut findings);
     let policy_ref = reference(policy, &mut findings);
 
@@ -221,6 +225,7 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
             .as_ref()
             .map_or(DEFAULT_MIN_SEGMENT_SIZE, onespace_crds::Quantity::bytes),
         limits,
+        objective,
         triggers,
     };
     mapping.requires = requires(&mapping);
@@ -294,6 +299,7 @@ fn requires(mapping: &Mapping) -> Vec<String> {
         ("copy-after", mapping.copy_after > 0),
         ("delete-budget", mapping.delete_budget.is_some()),
         ("limits", mapping.limits.is_some()),
+        ("objective", mapping.objective.is_some()),
     ];
     wanted
         .into_iter()
@@ -334,6 +340,45 @@ fn delete_budget(
         Ok(max) => Some(crate::budget::DeleteBudget { max, window }),
         Err(error) => {
             refuse("max", error.to_string());
+            None
+        }
+    }
+}
+
+/// A day, unless the policy says otherwise.
+const OBJECTIVE_OVER: u64 = 24 * 3600;
+
+fn objective(
+    objective: &onespace_crds::Objective,
+    findings: &mut Vec<Finding>,
+) -> Option<crate::objective::Objective> {
+    let onespace_crds::Objective { ratio, within, over } = objective;
+    let mut refuse = |field: &str, message: String| {
+        let path = format!("spec.objective.{field}");
+        findings.push(Finding::new(path, PolicyFault::Invalid, message));
+    };
+    let (within, over) = (
+        within.seconds(),
+        over.as_ref()
+            .map_or(OBJECTIVE_OVER, onespace_crds::Duration::seconds),
+    );
+    if within == 0 {
+        refuse(
+            "within",
+            "no row is done in no time: give some, like 10m".to_owned(),
+        );
+    }
+    if over <= within {
+        refuse(
+            "over",
+            "rows would leave the window before they are late: make `over` (24h when absent) longer than `within`"
+                .to_owned(),
+        );
+    }
+    match Ratio::parse(ratio) {
+        Ok(ratio) => Some(crate::objective::Objective { ratio, within, over }),
+        Err(error) => {
+            refuse("ratio", error.to_string());
             None
         }
     }

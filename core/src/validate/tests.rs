@@ -182,7 +182,6 @@ fn what_is_not_done_yet_is_refused_by_name_and_never_ignored() {
         ("/shunt", json!({"restore": true})),
         ("/shunt", json!({"onRemoteUnavailable": "Fail"})),
         ("/migrate", json!({})),
-        ("/objective", json!({"ratio": "99%", "within": "1h"})),
     ] {
         let path = format!("spec{}", pointer.replace('/', "."));
         assert_eq!(
@@ -221,6 +220,31 @@ fn limits_are_taken_with_their_windows_and_refused_where_they_cannot_be_kept() {
     ] {
         assert_eq!(
             findings(&[("/limits", limits)]),
+            [(path.to_owned(), PolicyFault::Invalid)]
+        );
+    }
+}
+
+#[test]
+fn an_objective_is_taken_over_a_day_unless_said_otherwise_and_refused_where_it_means_nothing() {
+    let mapping = valid(&[("/objective", json!({"ratio": "99.9%", "within": "10m"}))]);
+    assert!(mapping.requires.contains(&"objective".to_owned()));
+    let objective = mapping.objective.unwrap();
+    assert_eq!((objective.within, objective.over), (600, 86_400));
+    assert_eq!(String::from(objective.ratio), "99.9%");
+    // What is remote does not follow from it: a change of it starts nothing over.
+    assert_eq!(mapping.starts_over, valid(&[]).starts_over);
+    for (objective, path) in [
+        (json!({"ratio": "99%", "within": "0s"}), "spec.objective.within"),
+        (json!({"ratio": "99%", "within": "24h"}), "spec.objective.over"),
+        (
+            json!({"ratio": "99%", "within": "1h", "over": "1h"}),
+            "spec.objective.over",
+        ),
+        (json!({"ratio": "99", "within": "1h"}), "spec.objective.ratio"),
+    ] {
+        assert_eq!(
+            findings(&[("/objective", objective)]),
             [(path.to_owned(), PolicyFault::Invalid)]
         );
     }

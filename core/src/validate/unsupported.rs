@@ -20,7 +20,7 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
         convert_dlo,
         shunt,
         migrate,
-        objective,
+        objective: _,
         limits: _,
         suspend: _,
         source: _,
@@ -122,11 +122,6 @@ pub(super) fn findings(spec: &SyncPolicySpec) -> Vec<Finding> {
             "migrate",
             migrate.is_some(),
             "mode Migrate is not supported yet: remove it",
-        ),
-        (
-            "objective",
-            objective.is_some(),
-            "objectives are not supported yet: remove it and watch the metrics",
         ),
     ];
     cases

@@ -11,7 +11,7 @@ use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
-use super::turn::{Item, Task};
+use super::turn::{Count, Item, Task};
 use super::{Ended, Lane, NotDue, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
@@ -49,10 +49,16 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     self.delete_of_another(read)
                         .map(|replica| (read.rowid(), replica)),
                 );
+                let mut due = None;
                 let task = match self.sort(read, lane == Lane::Deletes, Whose::Own) {
                     Sorted::Pass => Task::Pass,
-                    Sorted::Unreadable(held) => Task::Hold(held),
+                    Sorted::Unreadable(held) => {
+                        // Its time is not known; it waits, and counts as long as it does.
+                        due = Some(now).filter(|_| read.rowid() > self.progress.high);
+                        Task::Hold(held)
+                    }
                     Sorted::Work(row) if lane == Lane::Deletes => {
+                        due = self.work.due_for_objective(&row, &self.progress);
                         let claim = self.work.claims.claim(&self.replica.container, &row.name);
                         Task::Delete(row, claim)
                     }
@@ -61,12 +67,16 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                         if waits.is_some() {
                             break;
                         }
+                        due = self.work.due_for_objective(&row, &self.progress);
                         let trust = self.trust(&row, now);
                         let claim = self.work.claims.claim(&self.replica.container, &row.name);
                         Task::Copy(row, trust, claim)
                     }
                 };
-                items.push(item(read, task));
+                items.push(Item {
+                    due,
+                    ..item(read, task)
+                });
             }
             chunk.complete
         };
@@ -91,7 +101,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             }
         });
         let (whole, now) = (worked.whole, self.work.now());
-        let ended = self.record(worked, to).await;
+        let ended = self.record(worked, to, Count::Passed).await;
         let finished = whole && ended.pause.is_none();
         // A row that is not due keeps nothing waiting but itself: rows before it that are not finished come again at
         // once.
@@ -136,6 +146,7 @@ pub(super) fn item(read: &ReadRow, task: Task) -> Item<i64> {
         position: read.rowid(),
         rowid: read.rowid(),
         name: read.shown_name(),
+        due: None,
         task,
     }
 }

@@ -6,6 +6,7 @@ use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
 use super::listing::{Listing, last_whole_name};
+use super::turn::Count;
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::Databases;
@@ -56,7 +57,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             after_name: self.progress.after_name.clone(),
             done,
         };
-        let ended = self.record(worked, Some(to)).await;
+        let ended = self.record(worked, Some(to), Count::Passed).await;
         Ok((
             Ended {
                 at_head: done && ended.pause.is_none(),

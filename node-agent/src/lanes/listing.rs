@@ -175,6 +175,7 @@ fn item(read: &ReadRow, task: Task) -> Item<(String, i64)> {
         position: (read.name().unwrap_or_default().to_owned(), read.rowid()),
         rowid: read.rowid(),
         name: read.shown_name(),
+        due: None,
         task,
     }
 }

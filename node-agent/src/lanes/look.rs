@@ -5,7 +5,7 @@ use onespace_core::plan::copy::Trust;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
-use super::turn::{Item, Task};
+use super::turn::{Count, Item, Task};
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::Databases;
@@ -53,6 +53,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 position: name.clone(),
                 rowid,
                 name,
+                due: None,
                 task,
             });
         }
@@ -60,7 +61,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let at_head = worked.whole;
         Ok(Ended {
             at_head,
-            ..self.record(worked, None).await
+            ..self.record(worked, None, Count::Passed).await
         })
     }
 }

@@ -27,6 +27,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use onespace_core::naming;
+use onespace_core::objective::Tally;
 use onespace_core::plan::{Held, Pause};
 use onespace_core::reason::{HoldReason, PassRefusal};
 use onespace_core::report::Totals;
@@ -40,6 +41,7 @@ use crate::work::Work;
 
 pub use listing::Listing;
 pub use transfer::Transfer;
+pub use turn::InStep;
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +85,8 @@ pub struct Turn<D, S, R, C> {
     /// The turn is over deletes that a person is to look at first. One that cannot be judged now waits, too: else it
     /// would begin when it is tried again.
     pub deletes_wait: bool,
+    /// Rows behind the watermark that count for the objective and were in step at an earlier turn.
+    pub in_step: Vec<InStep>,
     /// Stops the turn at the next row.
     pub halt: CancellationToken,
 }
@@ -100,6 +104,7 @@ impl<D, S, R, C: Clone> Clone for Turn<D, S, R, C> {
             waited: self.waited,
             suspects: self.suspects.clone(),
             deletes_wait: self.deletes_wait,
+            in_step: self.in_step.clone(),
             halt: self.halt.clone(),
         }
     }
@@ -112,6 +117,10 @@ pub struct Ended {
     pub transfers: Vec<Transfer>,
     /// What was done.
     pub totals: Totals,
+    /// What of it was counted for the objective.
+    pub tally: Tally,
+    /// What is to be counted when the watermark passes it.
+    pub in_step: Vec<InStep>,
     /// Nothing is left to read on this lane for now.
     pub at_head: bool,
     /// The first row that is not due yet.

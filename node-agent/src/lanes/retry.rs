@@ -5,7 +5,7 @@ use onespace_core::row::{Row, RowKind};
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
-use super::turn::{Item, Task};
+use super::turn::{Count, Item, Task};
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
@@ -20,13 +20,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     pub async fn retry(self, held: Vec<Held>) -> Result<Ended, TurnError> {
         let allowance = self.allowance().await?;
         let mut items = Vec::with_capacity(held.len());
-        for Held { key, row, .. } in held {
+        for Held {
+            key, row, counted, ..
+        } in held
+        {
             if row == FORGOTTEN {
                 let claim = self.work.claims.claim(&self.replica.container, &key.name);
                 items.push(Item {
                     position: row,
                     rowid: row,
                     name: key.name.clone(),
+                    due: None,
                     task: Task::DeleteForgotten(key.name, claim),
                 });
                 continue;
@@ -37,9 +41,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 .iter()
                 .find(|read| read.rowid() == row)
                 .map_or(Task::Forget, |read| self.task(read));
+            let due = match &task {
+                Task::Copy(row, ..) | Task::Delete(row, _) => {
+                    self.work.due_for_objective(row, &self.progress)
+                }
+                Task::Hold(_) => Some(self.work.now()),
+                _ => None,
+            };
             items.push(Item {
                 position: row,
                 rowid: row,
+                due: due.filter(|_| counted && self.is_own(&key.name)),
                 name: key.name,
                 task,
             });
@@ -48,7 +60,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let at_head = worked.whole;
         Ok(Ended {
             at_head,
-            ..self.record(worked, None).await
+            ..self.record(worked, None, Count::Now).await
         })
     }
 

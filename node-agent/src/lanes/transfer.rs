@@ -14,7 +14,7 @@ use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
-use super::turn::Worked;
+use super::turn::{Count, Which, Worked};
 use super::{Ended, Lane, Turn};
 use crate::claims::Claim;
 use crate::clock::Clock;
@@ -43,7 +43,7 @@ impl fmt::Debug for Transfer {
 /// A copy that is under way, and what it must keep while it is.
 pub(super) struct Copying {
     pub lane: Lane,
-    pub rowid: i64,
+    pub which: Which,
     pub name: String,
     /// Its newest time.
     pub time: Timestamp,
@@ -59,7 +59,7 @@ pub(super) enum HandedOver {
     /// It goes on by itself.
     Yes(Transfer),
     /// Its turn has to wait for it.
-    No(Copying),
+    No(Box<Copying>),
 }
 
 /// Why a row waits whose name is being copied.
@@ -80,7 +80,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     /// Lets a copy go on by itself, if there is a place for it and its row is durably held.
     pub(super) async fn hand_over(&self, mut copying: Copying) -> HandedOver {
         if !copying.pass.linger() {
-            return HandedOver::No(copying);
+            return HandedOver::No(Box::new(copying));
         }
         copying.claim.is_lengthy();
         let holding = Holding {
@@ -88,8 +88,9 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 database: self.key.clone(),
                 name: copying.name.clone(),
             },
-            row: copying.rowid,
+            row: copying.which.rowid,
             own: self.is_own(&copying.name),
+            counted: copying.which.due.is_some(),
             held: Held::new(
                 HoldReason::Transferring,
                 "it is on its way to the remote; nothing waits for it but later versions of it",
@@ -99,17 +100,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let (now, limit) = (self.work.now(), self.work.limits.held);
         match self.work.state.hold(holding, now, limit).await {
             Ok(Kept::Yes) => HandedOver::Yes(Transfer {
-                rowid: copying.rowid,
+                rowid: copying.which.rowid,
                 end: Box::pin(self.clone().finish(copying)),
             }),
-            Ok(Kept::Full) | Err(_) => HandedOver::No(copying),
+            Ok(Kept::Full) | Err(_) => HandedOver::No(Box::new(copying)),
         }
     }
 
     async fn finish(self, copying: Copying) -> Option<Ended> {
         let Copying {
             lane,
-            rowid,
+            which,
             name,
             link,
             claim,
@@ -122,13 +123,14 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             () = self.halt.cancelled() => return None,
             result = result => result,
         };
-        let end = self.judge(rowid, &name, result).await;
+        let end = self.judge(which, &name, result).await;
         drop(pass);
         let mut worked = Worked::<i64>::default();
-        self.take(&mut worked, lane, (name.clone(), rowid), link, end);
+        worked.in_step.extend(self.in_step(which, &end));
+        self.take(&mut worked, lane, (name.clone(), which.rowid), link, end);
         let (state, key) = (self.work.state.clone(), self.key.clone());
         let mapping = key.mapping.clone();
-        let ended = self.record(worked, None).await;
+        let ended = self.record(worked, None, Count::Now).await;
         // What waits for this name, or for another try, goes on. If this cannot be recorded it does a little later.
         drop(claim);
         let waiting = HeldKey { database: key, name };

@@ -2,6 +2,7 @@
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use onespace_core::objective::Tally;
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::window::Window;
 use onespace_core::plan::{Done, Held, Pause, Stop, mends_itself, of_one_row};
@@ -9,6 +10,7 @@ use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::{HoldReason, PauseReason, StallReason};
 use onespace_core::report::Totals;
 use onespace_core::row::Row;
+use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +22,8 @@ use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};
 use crate::delete::Deleted;
 use crate::state::{
-    Adopted, Advance, Ahead, Allowance, HeldKey, Holding, Kept, Looks, PassedDeletes, Passing, Waiting,
-    Watermark,
+    Adopted, Advance, Ahead, Allowance, HeldKey, Holding, Judged, Kept, Looks, PassedDeletes, Passing,
+    Waiting, Watermark,
 };
 use crate::stop::{as_pause, from_state};
 use crate::turnstile::Pass;
@@ -43,6 +45,8 @@ pub(crate) struct Item<P> {
     pub position: P,
     pub rowid: i64,
     pub name: String,
+    /// When the row was due, if it counts for the objective.
+    pub due: Option<Timestamp>,
     pub task: Task,
 }
 
@@ -80,6 +84,8 @@ pub(crate) struct Worked<P> {
     pub pause: Option<Pause>,
     /// Rows that made it pause.
     pub failed: Vec<i64>,
+    /// Rows that count for the objective and are in step.
+    pub in_step: Vec<InStep>,
     pub held_set_full: bool,
     pub held_changed: bool,
     /// Every row was done or durably held.
@@ -98,6 +104,7 @@ impl<P> Default for Worked<P> {
             passed_deletes: None,
             pause: None,
             failed: Vec::new(),
+            in_step: Vec::new(),
             held_set_full: false,
             held_changed: false,
             whole: true,
@@ -120,6 +127,47 @@ pub(super) enum End {
     NoRoom,
     Full,
     Pause(Pause),
+}
+
+impl End {
+    /// Whether the row is in step, or its delete carried out.
+    fn is_in_step(&self) -> bool {
+        match self {
+            Self::Done(done) => match done {
+                Done::InStep | Done::Copied { .. } | Done::Reposted | Done::Deleted => true,
+                Done::LeftAlone | Done::Superseded => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// A row that is worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Which {
+    pub rowid: i64,
+    /// When it was due, if it counts for the objective.
+    pub due: Option<Timestamp>,
+}
+
+/// A row that is in step, and counts for the objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InStep {
+    /// Which.
+    pub rowid: i64,
+    /// When it was due.
+    pub due: Timestamp,
+    /// When it was done, as far as this process knows.
+    pub at: Timestamp,
+}
+
+/// When rows that are in step count for the objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// When the watermark passes them.
+    Passed,
+    /// At once: no watermark waits for them.
+    Now,
 }
 
 impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
@@ -152,14 +200,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     position,
                     rowid,
                     name,
+                    due,
                     task,
                 } = item;
+                let which = Which { rowid, due };
                 let link = matches!(&task, Task::Copy(row, ..) if row.may_change_unseen());
-                let end = self.one(rowid, &name, task, bounds).await;
+                let end = self.one(which, &name, task, bounds).await;
+                let in_step = self.in_step(which, &end);
                 if matches!(end, End::Full | End::NoRoom | End::Pause(_)) {
                     bounds.halt.cancel();
                 }
-                (position, (name, rowid), link, end)
+                (position, (name, rowid), link, in_step, end)
             });
         }
         let time_is_over = tokio::time::sleep(self.work.limits.turn);
@@ -170,9 +221,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 () = &mut time_is_over, if !halt.is_cancelled() => { halt.cancel(); continue; }
                 next = ends.next() => next,
             };
-            let Some((position, row, link, end)) = next else {
+            let Some((position, row, link, in_step, end)) = next else {
                 break;
             };
+            worked.in_step.extend(in_step);
             let finished = self.take(&mut worked, lane, row, link, end);
             if finished || planted(Fault::WatermarkBeforeDurable) {
                 window.finish(&position);
@@ -243,7 +295,13 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     }
 
     /// Waits until a row may be worked on.
-    async fn started(&self, rowid: i64, name: &str, claim: &Claim, bounds: &Bounds<'_>) -> Result<Pass, End> {
+    async fn started(
+        &self,
+        which: Which,
+        name: &str,
+        claim: &Claim,
+        bounds: &Bounds<'_>,
+    ) -> Result<Pass, End> {
         let flow = bounds.flow.to_owned();
         let pass = async {
             claim.turn().await;
@@ -252,18 +310,18 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         tokio::select! {
             biased;
             () = bounds.halt.cancelled() => Err(match claim.waits_for_long() {
-                true => self.hold(rowid, name, &behind_a_transfer()).await,
+                true => self.hold(which, name, &behind_a_transfer()).await,
                 false => End::NotStarted,
             }),
             pass = pass => Ok(pass),
         }
     }
 
-    async fn one(&self, rowid: i64, name: &str, task: Task, bounds: &Bounds<'_>) -> End {
+    async fn one(&self, which: Which, name: &str, task: Task, bounds: &Bounds<'_>) -> End {
         if let Task::Copy(_, _, claim) | Task::Delete(_, claim) = &task
             && claim.waits_for_long()
         {
-            return self.hold(rowid, name, &behind_a_transfer()).await;
+            return self.hold(which, name, &behind_a_transfer()).await;
         }
         let result = match task {
             Task::Pass => return End::Passed,
@@ -271,7 +329,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             Task::Settled(adopted) => return End::Adopted(adopted),
             Task::Hold(held) => Err(held.into()),
             Task::Copy(row, trust, claim) => {
-                let pass = match self.started(rowid, name, &claim, bounds).await {
+                let pass = match self.started(which, name, &claim, bounds).await {
                     Ok(pass) => pass,
                     Err(end) => return end,
                 };
@@ -282,7 +340,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     Err(_) => {
                         let copying = Copying {
                             lane: bounds.lane,
-                            rowid,
+                            which,
                             name: name.to_owned(),
                             time,
                             link,
@@ -298,35 +356,35 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 }
             }
             Task::Delete(row, claim) => {
-                let _pass = match self.started(rowid, name, &claim, bounds).await {
+                let _pass = match self.started(which, name, &claim, bounds).await {
                     Ok(pass) => pass,
                     Err(end) => return end,
                 };
                 match Box::pin(self.delete_row(&row, bounds.allowance)).await {
                     Ok(None) => return End::Moot,
                     Ok(Some(Deleted::Done(done))) => Ok(done),
-                    Ok(Some(Deleted::OverBudget)) => return self.hold_delete(rowid, name).await,
+                    Ok(Some(Deleted::OverBudget)) => return self.hold_delete(which.rowid, name).await,
                     Err(stop) => Err(stop),
                 }
             }
             Task::DeleteForgotten(name, claim) => {
-                let _pass = match self.started(rowid, &name, &claim, bounds).await {
+                let _pass = match self.started(which, &name, &claim, bounds).await {
                     Ok(pass) => pass,
                     Err(end) => return end,
                 };
                 match Box::pin(self.delete_forgotten(&name, bounds.allowance)).await {
                     Ok(None) => return End::Moot,
                     Ok(Some(Deleted::Done(done))) => Ok(done),
-                    Ok(Some(Deleted::OverBudget)) => return self.hold_delete(rowid, &name).await,
+                    Ok(Some(Deleted::OverBudget)) => return self.hold_delete(which.rowid, &name).await,
                     Err(stop) => Err(stop),
                 }
             }
         };
-        self.judge(rowid, name, result).await
+        self.judge(which, name, result).await
     }
 
     /// What the outcome of a row's work means.
-    pub(super) async fn judge(&self, rowid: i64, name: &str, result: Result<Done, Stop>) -> End {
+    pub(super) async fn judge(&self, which: Which, name: &str, result: Result<Done, Stop>) -> End {
         match result {
             Ok(done) => End::Done(done),
             Err(Stop::Pause(_)) if planted(Fault::PauseGivesUp) => End::Passed,
@@ -336,16 +394,16 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                         HoldReason::KeyForbidden,
                         "the remote denies access to this key though it grants it to others; check the bucket's policy",
                     );
-                    self.hold(rowid, name, &held).await
+                    self.hold(which, name, &held).await
                 } else {
                     End::Pause(pause)
                 }
             }
             Err(Stop::Pause(pause)) => match of_one_row(&pause) {
-                Some(held) if self.suspects.contains(&rowid) => self.hold(rowid, name, &held).await,
+                Some(held) if self.suspects.contains(&which.rowid) => self.hold(which, name, &held).await,
                 _ => End::Pause(pause),
             },
-            Err(Stop::Hold(held)) => self.hold(rowid, name, &held).await,
+            Err(Stop::Hold(held)) => self.hold(which, name, &held).await,
         }
     }
 
@@ -368,9 +426,9 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             .map(Some)
     }
 
-    async fn hold(&self, rowid: i64, name: &str, held: &Held) -> End {
+    async fn hold(&self, which: Which, name: &str, held: &Held) -> End {
         if self.deletes_wait && mends_itself(held.reason) {
-            return self.hold_delete(rowid, name).await;
+            return self.hold_delete(which.rowid, name).await;
         }
         let key = HeldKey {
             database: self.key.clone(),
@@ -383,8 +441,9 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let now = self.work.now();
         let holding = Holding {
             key,
-            row: rowid,
+            row: which.rowid,
             own: self.is_own(name),
+            counted: which.due.is_some(),
             held: held.clone(),
             since: now,
         };
@@ -430,7 +489,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     }
 
     /// Records a turn's progress; what it did counts only if that succeeds.
-    pub(crate) async fn record<P>(self, worked: Worked<P>, to: Option<Watermark>) -> Ended {
+    pub(super) async fn record<P>(self, worked: Worked<P>, to: Option<Watermark>, count: Count) -> Ended {
         let Worked {
             transfers,
             watermark: _,
@@ -441,10 +500,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             passed_deletes,
             mut pause,
             failed,
+            in_step,
             held_set_full,
             held_changed,
             whole: _,
         } = worked;
+        let up_to = match (count, &to) {
+            (Count::Now, _) => i64::MAX,
+            (_, Some(Watermark::Processed { rowid, .. } | Watermark::Deletes(rowid))) => *rowid,
+            _ => 0,
+        };
+        let judged = self.tally(&in_step, up_to);
         let step = Advance {
             to: to.unwrap_or(Watermark::Unmoved),
             passing: self.passing(),
@@ -453,14 +519,19 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             settled,
             adopted,
             looks,
+            judged: judged.clone(),
         };
+        let (mut behind, all_behind) = (self.behind(&in_step, up_to), self.behind(&in_step, 0));
         let mut progress = self.progress;
         let mut counted = totals;
+        let mut tally = judged.tally;
         let ahead = match self.work.state.advance(&self.key, step).await {
             Ok(ahead) => ahead,
             Err(error) => {
                 progress = self.began_with;
                 counted = Totals::default();
+                tally = Tally::default();
+                behind = all_behind;
                 if let Stop::Pause(failed) = from_state(&error) {
                     pause = Some(failed);
                 }
@@ -470,6 +541,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         Ended {
             transfers,
             totals: counted,
+            tally,
+            in_step: behind,
             pause,
             failed,
             held_set_full,
@@ -481,6 +554,41 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             reconciling: None,
             refused: None,
         }
+    }
+
+    /// A row that was done before, but lies behind one that is not, counts by when it was done first.
+    pub(super) fn in_step(&self, which: Which, end: &End) -> Option<InStep> {
+        let Which { rowid, due } = which;
+        let due = due.filter(|_| end.is_in_step())?;
+        let before = self.in_step.iter().find(|row| row.rowid == rowid);
+        Some(InStep {
+            rowid,
+            due,
+            at: before.map_or_else(|| self.work.now(), |row| row.at),
+        })
+    }
+
+    /// Rows behind the watermark that are in step: those of this turn, and of earlier ones as far as there is room.
+    fn behind(&self, in_step: &[InStep], up_to: i64) -> Vec<InStep> {
+        let earlier = |row: &&InStep| !in_step.iter().any(|known| known.rowid == row.rowid);
+        let mut behind = in_step.to_vec();
+        behind.extend(self.in_step.iter().filter(earlier));
+        behind.retain(|row| row.rowid > up_to);
+        behind.truncate(2 * self.work.limits.chunk);
+        behind
+    }
+
+    /// Counts rows up to here for the objective: each when the watermark passes it, so that it counts once.
+    fn tally(&self, in_step: &[InStep], up_to: i64) -> Judged {
+        let Some(objective) = &self.work.mapping.objective else {
+            return Judged::default();
+        };
+        let mut tally = Tally::default();
+        for row in in_step.iter().filter(|row| row.rowid <= up_to) {
+            tally.judge(objective, row.due, row.at);
+        }
+        let first_slot = tally.forget(objective, self.work.now());
+        Judged { tally, first_slot }
     }
 
     /// What is passed now is verified a slack later.

@@ -13,6 +13,7 @@ use onespace_stores::source::Source;
 
 use super::by_rowid::item;
 use super::listing::{Listing, last_whole_name};
+use super::turn::Count;
 use super::turn::Task;
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
@@ -89,7 +90,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             false => worked.watermark,
         };
         let to = reached.map(|rowid| moved(&stretch, Reached::Row(rowid)));
-        let ended = self.record(worked, to).await;
+        let ended = self.record(worked, to, Count::Passed).await;
         Ok(Ended {
             at_head: reached.is_some(),
             ..ended
@@ -125,7 +126,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let listing = if worked.whole { listing } else { Listing::default() };
         let got_on = reached.is_some();
         let to = reached.map(|reached| moved(&stretch, reached));
-        let ended = self.record(worked, to).await;
+        let ended = self.record(worked, to, Count::Passed).await;
         let ended = Ended {
             at_head: got_on,
             ..ended

@@ -9,7 +9,7 @@ use onespace_core::report::Pending;
 use onespace_core::timestamp::Timestamp;
 
 use crate::databases::{Replica, Signature};
-use crate::lanes::{Lane, Listing, NotDue};
+use crate::lanes::{InStep, Lane, Listing, NotDue};
 use crate::state::{DatabaseKey, Progress, Reconciling};
 
 use super::verification::Verification;
@@ -45,6 +45,8 @@ pub(crate) struct Followed {
     pub verification: Verification,
     pub waits: Option<NotDue>,
     pub backlog: Backlog,
+    /// Rows that count for the objective, are in step, and lie behind one that is not. One turn's at most.
+    pub in_step: BTreeMap<Lane, Vec<InStep>>,
     /// The backlog was counted before something changed.
     pub recount: bool,
     /// When the database's last turn ended: whoever waited longest comes first.
@@ -77,6 +79,10 @@ pub(crate) struct Backlog {
     pub rows: u64,
     pub exact: bool,
     pub oldest: Option<Timestamp>,
+    /// Rows that should be in step by now, for the objective.
+    pub late: u64,
+    /// When there will be more of them.
+    pub next_late: Option<Timestamp>,
 }
 
 impl Backlog {
@@ -106,8 +112,9 @@ impl Followed {
                 rows: 0,
                 // Nothing is known before the first count.
                 exact: false,
-                oldest: None,
+                ..Backlog::default()
             },
+            in_step: BTreeMap::new(),
             recount: true,
             last_turn: 0,
             leaving: false,
@@ -145,7 +152,8 @@ impl Followed {
 
     /// Whether the backlog is to be counted anew now.
     pub fn may_count(&self, now: Timestamp) -> bool {
-        self.recount && self.count_rests.is_none_or(|until| until <= now)
+        let more_late = self.backlog.next_late.is_some_and(|time| time <= now);
+        (self.recount || more_late) && self.count_rests.is_none_or(|until| until <= now)
     }
 
     /// Notes that the backlog could not be counted.

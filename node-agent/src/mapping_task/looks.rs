@@ -82,12 +82,12 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         for (device, wanted) in devices {
             self.counting.insert(device.clone());
-            let (databases, state) = (self.databases.clone(), self.work.state.clone());
+            let (databases, work) = (self.databases.clone(), self.work.clone());
             self.spawn(About::Count(device.clone()), async move {
                 let mut counted = Vec::with_capacity(wanted.len());
                 for (replica, key, progress) in wanted {
-                    let backlog = report::backlog(&*databases, &replica, &progress).await;
-                    let verify = verification::backlog(&*databases, &state, &replica, &key).await;
+                    let backlog = report::backlog(&*databases, &work, &replica, &progress).await;
+                    let verify = verification::backlog(&*databases, &work.state, &replica, &key).await;
                     counted.push((replica.path, backlog.zip(verify)));
                 }
                 Event::Counted(device, counted)

@@ -15,7 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onespace_core::objective::Tally;
 use onespace_core::report::{HeldDeletes, MappingReport, Totals};
+use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::{Capabilities, Permissions, Remote, RemoteError};
 use onespace_stores::source::Source;
 use tokio::sync::{mpsc, watch};
@@ -82,6 +84,10 @@ pub struct MappingTask<D, S, R, C> {
     held_changed: bool,
     held: onespace_core::report::HeldReport,
     totals: Totals,
+    /// What was counted for the objective, and since when.
+    objective: Option<(Tally, Timestamp)>,
+    /// Rows that count for it and wait in the durable sets.
+    objective_waits: u64,
     handled_retry: Option<String>,
     handled_release: Option<String>,
     /// The batch of deletes that waits for a person.
@@ -101,7 +107,7 @@ struct Probed {
     /// As reports name them.
     capabilities: BTreeMap<String, bool>,
     permissions: Permissions,
-    at: onespace_core::timestamp::Timestamp,
+    at: Timestamp,
 }
 
 enum Event {
@@ -190,6 +196,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             held_changed: true,
             held: onespace_core::report::HeldReport::default(),
             totals: Totals::default(),
+            objective: None,
+            objective_waits: 0,
             handled_retry: None,
             handled_release: None,
             held_deletes: None,
@@ -237,8 +245,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 _ = look.tick() => {
                     self.spawn_look();
                     self.spawn_count();
-                    // A turn holds rows while it runs.
-                    if self.held_changed || self.turns.values().any(|running| *running > 0) {
+                    // A turn holds rows while it runs, and what is on its way comes to be late.
+                    let at_work = self.turns.values().any(|running| *running > 0)
+                        || self.followed.values().any(|db| db.transfers > 0);
+                    if self.held_changed || at_work {
                         self.refresh_held().await;
                     }
                     self.note_heads().await;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use onespace_core::mapping::Mode;
+use onespace_core::mapping::{Mapping, Mode};
+use onespace_core::objective::Tally;
 use onespace_core::plan::due_at;
 use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::{PassRefusal, RefuseReason};
@@ -33,19 +34,15 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     pub(super) async fn open(&mut self) -> bool {
         let mapping = self.work.mapping.clone();
         loop {
-            match self
-                .work
-                .state
-                .open_mapping(&mapping.id, mapping.mode, &mapping.starts_over)
-                .await
-            {
-                Ok(Opened::Found(state)) => {
+            match self.open_state(&mapping).await {
+                Ok((Opened::Found(state), window)) => {
+                    self.objective = window;
                     self.totals = state.totals;
                     self.handled_retry = state.handled_retry;
                     self.handled_release = state.handled_release;
                     break;
                 }
-                Ok(Opened::ModeChanged { made_with }) => {
+                Ok((Opened::ModeChanged { made_with }, _)) => {
                     let message = format!(
                         "this mapping's progress was made with mode {made_with}; delete the policy and make one with \
                          another name of the target, or go back to that mode"
@@ -81,6 +78,25 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             Ok(uploads) => self.old_uploads = uploads,
             Err(error) => self.pause_for(from_state(&error)),
         }
+    }
+
+    async fn open_state(
+        &self,
+        mapping: &Mapping,
+    ) -> Result<(Opened, Option<(Tally, Timestamp)>), StateError> {
+        let state = &self.work.state;
+        let opened = state
+            .open_mapping(&mapping.id, mapping.mode, &mapping.starts_over)
+            .await?;
+        let window = match opened {
+            Opened::Found(_) => {
+                state
+                    .open_objective(&mapping.id, mapping.objective, self.work.now())
+                    .await?
+            }
+            Opened::ModeChanged { .. } => None,
+        };
+        Ok((opened, window))
     }
 
     /// Acts on the policy's retry trigger, once for each of its values.
@@ -355,6 +371,7 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
             high,
             processed: high,
             first_pass_done: high == 0,
+            seen: now,
             ..Progress::default()
         })
     }

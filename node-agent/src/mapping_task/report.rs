@@ -1,10 +1,11 @@
 //! What a mapping's task reports.
 
 use onespace_core::mapping::MappingState;
+use onespace_core::objective::{self, Tally};
 use onespace_core::reason::Notice;
 use onespace_core::report::{
-    Databases as Counts, Handled, HeldDeletes, MappingReport, Pending, ReconcileReport, RemoteReport,
-    RunState, Verify, rfc3339,
+    Databases as Counts, Handled, HeldDeletes, MappingReport, ObjectiveReport, Pending, ReconcileReport,
+    RemoteReport, RunState, Verify, rfc3339,
 };
 use onespace_core::row::Row;
 use onespace_core::timestamp::Timestamp;
@@ -18,6 +19,7 @@ use crate::clock::Clock;
 use crate::databases::{Databases, Located, ReadRow, Replica};
 use crate::state::Progress;
 use crate::stop::from_state;
+use crate::work::Work;
 
 /// Up to so many rows a backlog is counted; beyond, it is estimated from ROWIDs.
 pub(super) const COUNTED: usize = 10_000;
@@ -32,15 +34,21 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
 
     /// Reads what the durable sets hold.
     pub(super) async fn refresh_held(&mut self) {
+        let mapping = &self.work.mapping;
+        let within = mapping.objective.map_or(0, |objective| objective.within);
+        let late = within.saturating_add(mapping.copy_after);
+        let late_since = Timestamp::from_unix_seconds(self.work.now().unix_seconds().saturating_sub(late));
         let (id, limit, state) = (&self.work.mapping.id, self.work.limits.held, &self.work.state);
         let read = tokio::try_join!(
             state.held_report(id, limit),
             state.has_hope(id, TRIES),
             state.held_deletes(id, limit),
-            state.databases_with_released(id)
+            state.databases_with_released(id),
+            state.waiting_for_objective(id, late_since)
         );
         match read {
-            Ok((report, hope, (batch, deletes_full), released)) => {
+            Ok((report, hope, (batch, deletes_full), released, objective_waits)) => {
+                self.objective_waits = objective_waits;
                 self.held_changed = false;
                 self.held_set_full = report.full;
                 self.held = report;
@@ -121,6 +129,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             held: self.held.clone(),
             held_deletes: self.held_deletes.clone(),
             reconcile: self.reconcile_report(),
+            objective: self.objective_report(),
             handled: Handled {
                 retry: self.handled_retry.clone(),
                 release_deletes: self.handled_release.clone(),
@@ -147,6 +156,33 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             },
             idle: self.is_idle(),
         }
+    }
+
+    /// Adds what a turn counted for the objective.
+    pub(super) fn count_for_objective(&mut self, tally: &Tally) {
+        if let Some((window, _)) = &mut self.objective {
+            window.merge(tally);
+        }
+    }
+
+    /// Rows that are in step, and those that wait though they should be.
+    fn objective_report(&self) -> Option<ObjectiveReport> {
+        let (objective, (window, since)) = self
+            .work
+            .mapping
+            .objective
+            .as_ref()
+            .zip(self.objective.as_ref())?;
+        let now = self.work.now();
+        let mut window = window.clone();
+        window.forget(objective, now);
+        let mut rows = window.sum();
+        let late = self.followed.values().map(|db| db.backlog.late).sum::<u64>();
+        rows.missed += late + self.objective_waits;
+        Some(ObjectiveReport {
+            rows,
+            since: Some(rfc3339(objective::since(objective, *since, now))),
+        })
     }
 
     fn state(&self) -> (RunState, Option<String>, Option<String>) {
@@ -266,18 +302,20 @@ fn is_whole(located: &Located) -> bool {
 }
 
 /// Counts what is left to do in a database. `None` = it cannot be read now.
-pub(super) async fn backlog<D: Databases>(
+pub(super) async fn backlog<D: Databases, S, R, C: Clock>(
     databases: &D,
+    work: &Work<S, R, C>,
     replica: &Replica,
     progress: &Progress,
 ) -> Option<Backlog> {
     let from = progress.processed.min(progress.deletes);
     let chunk = databases.rows_after(replica, from, COUNTED + 1).await.ok()?;
     let mut backlog = Backlog {
-        rows: 0,
         exact: true,
-        oldest: None,
+        ..Backlog::default()
     };
+    let now = work.now();
+    let mut next_late: Option<Timestamp> = None;
     let mut count = |raw: &onespace_core::row::RawRow| {
         if onespace_core::naming::primary_index(&raw.name, replica.replicas) != replica.index {
             return;
@@ -286,6 +324,17 @@ pub(super) async fn backlog<D: Databases>(
         if let Ok(row) = Row::parse(raw.clone()) {
             let time = row.time.newest();
             backlog.oldest = Some(backlog.oldest.map_or(time, |oldest| oldest.min(time)));
+            let due = work.due_for_objective(&row, progress);
+            match work
+                .mapping
+                .objective
+                .zip(due)
+                .map(|(objective, due)| objective.deadline(due))
+            {
+                Some(deadline) if deadline < now => backlog.late += 1,
+                Some(deadline) => next_late = Some(next_late.map_or(deadline, |next| next.min(deadline))),
+                None => {}
+            }
         }
     };
     for read in &chunk.rows {
@@ -317,8 +366,18 @@ pub(super) async fn backlog<D: Databases>(
     }
     if !whole {
         let behind = u64::try_from(chunk.max_rowid.saturating_sub(from)).unwrap_or(0);
-        backlog.rows = backlog.rows.max(behind / u64::from(replica.replicas.max(1)));
+        let counted = backlog.rows;
+        backlog.rows = counted.max(behind / u64::from(replica.replicas.max(1)));
+        // Of rows that were not counted as many are taken to be late.
+        if counted > 0 {
+            let late = u128::from(backlog.late) * u128::from(backlog.rows) / u128::from(counted);
+            backlog.late = u64::try_from(late).unwrap_or(u64::MAX);
+        }
         backlog.exact = false;
     }
+    // Not at every row that comes to be late.
+    backlog.next_late = next_late
+        .zip(work.mapping.objective)
+        .map(|(next, objective)| next.plus(objective.grain()));
     Some(backlog)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onespace_core::objective::Counts;
 use onespace_core::plan::Stop;
 use onespace_core::report::Totals;
 use onespace_core::timestamp::Timestamp;
@@ -155,6 +156,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             waited: db.waits,
             suspects: db.suspects(lane),
             deletes_wait: false,
+            in_step: db.in_step.get(&lane).cloned().unwrap_or_default(),
             halt: self.cancel.clone(),
         };
         let (path, changes, reconciling) = (path.clone(), db.changes(), db.reconciling.clone());
@@ -217,6 +219,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         let Ended {
             transfers,
             totals,
+            tally,
+            in_step,
             at_head,
             waits,
             pause,
@@ -233,6 +237,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             self.spawn_transfer(path, transfer);
         }
         self.totals += totals;
+        self.count_for_objective(&tally);
         self.held_set_full |= held_set_full && lane != Lane::Verify;
         match lane {
             Lane::Verify if held_changed => self.held.of_others = self.held.of_others.max(1),
@@ -254,6 +259,12 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Lane::Retry | Lane::Verify | Lane::Look => false,
                 Lane::Reconcile => reconciling.is_some(),
             };
+            db.in_step.insert(lane, in_step);
+            if matches!(lane, Lane::Follow | Lane::Deletes) {
+                // The rows that waited longest; the backlog is counted anew in a moment.
+                let Counts { good, missed } = tally.sum();
+                db.backlog.late = db.backlog.late.saturating_sub(good + missed);
+            }
             db.blame(lane, &failed, totals != Totals::default());
             if !got_on && !at_head {
                 match lane {

@@ -93,9 +93,8 @@ pub(super) async fn backlog<D: Databases>(
 ) -> Option<Backlog> {
     let open = state.stretches(key).await.ok()?;
     let mut backlog = Backlog {
-        rows: 0,
         exact: true,
-        oldest: None,
+        ..Backlog::default()
     };
     let Some(first) = open.iter().map(|stretch| stretch.after).min() else {
         return Some(backlog);

@@ -86,6 +86,7 @@ impl State {
                     key: waiting.key.clone(),
                     row: *row,
                     own: false,
+                    counted: false,
                     held: plan::Held::new(
                         HoldReason::DeleteWaits,
                         "another agent's delete, one of many: release it there, or the batch of them here",
@@ -201,6 +202,7 @@ impl State {
                     },
                     row: row.get(1)?,
                     attempts: 0,
+                    counted: true,
                 })
             })?
             .collect()

@@ -43,6 +43,8 @@ pub struct Holding {
     pub row: i64,
     /// It is this agent's, not one that it verifies.
     pub own: bool,
+    /// It counts for the policy's objective.
+    pub counted: bool,
     /// Why, and what to do.
     pub held: plan::Held,
     /// Since when it waits, if it does not already.
@@ -58,6 +60,8 @@ pub struct Held {
     pub row: i64,
     /// Tries so far.
     pub attempts: u32,
+    /// It counts for the policy's objective.
+    pub counted: bool,
 }
 
 /// Whether a row found a place in the set.
@@ -123,7 +127,7 @@ impl State {
         let mapping = mapping.clone();
         self.run(move |sql| {
             sql.prepare_cached(
-                "SELECT db, name, container, row, attempts FROM held
+                "SELECT db, name, container, row, attempts, counted FROM held
                  WHERE mapping = ? AND next_try IS NOT NULL AND next_try <= ? ORDER BY next_try LIMIT ?",
             )?
             .query_map(
@@ -140,6 +144,7 @@ impl State {
                         },
                         row: row.get(3)?,
                         attempts: row.get(4)?,
+                        counted: row.get(5)?,
                     })
                 },
             )?
@@ -276,6 +281,7 @@ pub(super) fn insert(
         key,
         row,
         own,
+        counted,
         held,
         since,
     } = holding;
@@ -284,11 +290,19 @@ pub(super) fn insert(
         database,
         container,
     } = &key.database;
-    let before: Option<(i64, u32, i64, bool)> = sql
+    let before: Option<(i64, u32, i64, bool, bool)> = sql
         .query_row(
-            "SELECT row, attempts, since, reason = ? FROM held WHERE mapping = ? AND db = ? AND name = ?",
+            "SELECT row, attempts, since, reason = ?, counted FROM held WHERE mapping = ? AND db = ? AND name = ?",
             params![TRANSFERRING, mapping.0, database, key.name],
-            |found| Ok((found.get(0)?, found.get(1)?, found.get(2)?, found.get(3)?)),
+            |found| {
+                Ok((
+                    found.get(0)?,
+                    found.get(1)?,
+                    found.get(2)?,
+                    found.get(3)?,
+                    found.get(4)?,
+                ))
+            },
         )
         .optional()?;
     if before.is_none() {
@@ -305,11 +319,13 @@ pub(super) fn insert(
         return Ok(Kept::Yes);
     }
     // A later row of the name starts its count anew. How a transfer ends belongs to the try that began it.
-    let (attempts, since) = match before {
-        Some((same, attempts, since, under_way)) if same == *row => {
-            (attempts.saturating_add(u32::from(!under_way)), since)
-        }
-        _ => (1, i64::try_from(since.ticks()).unwrap_or(i64::MAX)),
+    let (attempts, since, counted) = match before {
+        Some((same, attempts, since, under_way, before)) if same == *row => (
+            attempts.saturating_add(u32::from(!under_way)),
+            since,
+            *counted || before,
+        ),
+        _ => (1, i64::try_from(since.ticks()).unwrap_or(i64::MAX), *counted),
     };
     let wait = match held.reason {
         HoldReason::Transferring => TRANSFER,
@@ -319,8 +335,8 @@ pub(super) fn insert(
         plan::mends_itself(held.reason).then(|| i64::try_from(now.plus(wait).ticks()).unwrap_or(i64::MAX));
     sql.execute(
         "INSERT OR REPLACE INTO held
-         (mapping, db, name, container, row, own, reason, message, attempts, since, next_try)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         (mapping, db, name, container, row, own, counted, reason, message, attempts, since, next_try)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             mapping.0,
             database,
@@ -328,6 +344,7 @@ pub(super) fn insert(
             container,
             row,
             own,
+            counted,
             held.reason.as_str(),
             held.message,
             attempts,

@@ -8,6 +8,7 @@ mod batches;
 mod deletes;
 mod held;
 mod looks;
+mod objective;
 mod progress;
 mod reconcile;
 mod seen_deletes;
@@ -27,6 +28,7 @@ pub use batches::Waiting;
 pub use deletes::{Allowance, Begun, FORGOTTEN, Window};
 pub use held::{Held, HeldKey, Holding, Kept};
 pub use looks::Looks;
+pub use objective::Judged;
 pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
 pub use reconcile::{Pass, Reconciling};
 pub use seen_deletes::PassedDeletes;
@@ -247,7 +249,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
     match found {
         0 => connection
             .execute_batch(&format!(
-                "BEGIN; {SCHEMA} {deletes} {batches} {verified} {looks} {reconcile} {seen} {uploads} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                "BEGIN; {SCHEMA} {deletes} {batches} {verified} {looks} {reconcile} {seen} {uploads} {objective} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
                 deletes = deletes::SCHEMA,
                 batches = batches::SCHEMA,
                 verified = verified::SCHEMA,
@@ -255,6 +257,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
                 reconcile = reconcile::SCHEMA,
                 seen = seen_deletes::SCHEMA,
                 uploads = uploads::SCHEMA,
+                objective = objective::SCHEMA,
             ))
             .map_err(in_use),
         SCHEMA_VERSION => Ok(()),
@@ -274,12 +277,12 @@ CREATE TABLE mapping (
 CREATE TABLE progress (
     mapping TEXT NOT NULL, db TEXT NOT NULL, container TEXT NOT NULL, path TEXT NOT NULL,
     high INTEGER NOT NULL, after_name TEXT, first_pass_done INTEGER NOT NULL,
-    processed INTEGER NOT NULL, processed_name TEXT, deletes INTEGER NOT NULL,
+    processed INTEGER NOT NULL, processed_name TEXT, deletes INTEGER NOT NULL, seen INTEGER NOT NULL,
     PRIMARY KEY (mapping, db)) WITHOUT ROWID;
 CREATE INDEX progress_path ON progress (mapping, path);
 CREATE TABLE held (
     mapping TEXT NOT NULL, db TEXT NOT NULL, name TEXT NOT NULL, container TEXT NOT NULL,
-    row INTEGER NOT NULL, own INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
+    row INTEGER NOT NULL, own INTEGER NOT NULL, counted INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,
     attempts INTEGER NOT NULL, since INTEGER NOT NULL, next_try INTEGER,
     PRIMARY KEY (mapping, db, name)) WITHOUT ROWID;
 CREATE INDEX held_due ON held (mapping, next_try) WHERE next_try IS NOT NULL;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::looks::{self, Looks};
+use super::objective::{self, Judged};
 use super::seen_deletes::PassedDeletes;
 use super::verified::{self, Passing, Verified};
 use super::{State, StateError, batches, deletes};
@@ -40,6 +41,8 @@ pub struct Progress {
     pub processed_name: Option<String>,
     /// Tombstones up to here are done or durably held.
     pub deletes: i64,
+    /// When the database was first seen.
+    pub seen: Timestamp,
 }
 
 /// What is kept of a mapping as a whole.
@@ -133,6 +136,7 @@ impl State {
                     sql.execute("DELETE FROM held WHERE mapping = ?", [&id])?;
                     deletes::forget_mapping(sql, &id)?;
                     verified::forget(sql, &id, None)?;
+                    objective::forget(sql, &id)?;
                     sql.execute(
                         "UPDATE mapping SET starts_over = ? WHERE id = ?",
                         params![starts_over, id],
@@ -179,7 +183,7 @@ impl State {
         let key = key.clone();
         self.run(move |sql| {
             sql.query_row(
-                "SELECT high, after_name, first_pass_done, processed, processed_name, deletes FROM progress
+                "SELECT high, after_name, first_pass_done, processed, processed_name, deletes, seen FROM progress
                  WHERE mapping = ? AND db = ?",
                 params![key.mapping.0, key.database],
                 |row| {
@@ -190,6 +194,7 @@ impl State {
                         processed: row.get(3)?,
                         processed_name: row.get(4)?,
                         deletes: row.get(5)?,
+                        seen: verified::time(row.get(6)?),
                     })
                 },
             )
@@ -269,11 +274,12 @@ impl State {
                 deletes::forget_database(sql, &key.mapping.0, database)?;
                 verified::forget(sql, &key.mapping.0, Some(database))?;
             }
-            let Progress { high, after_name, first_pass_done, processed, processed_name, deletes } = progress;
+            let Progress { high, after_name, first_pass_done, processed, processed_name, deletes, seen } = progress;
             sql.execute(
                 "INSERT OR REPLACE INTO progress
-                 (mapping, db, container, path, high, after_name, first_pass_done, processed, processed_name, deletes)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 (mapping, db, container, path, high, after_name, first_pass_done, processed, processed_name, deletes,
+                  seen)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     key.mapping.0,
                     key.database,
@@ -284,7 +290,8 @@ impl State {
                     first_pass_done,
                     processed,
                     processed_name,
-                    deletes
+                    deletes,
+                    as_sql(seen.ticks())
                 ],
             )?;
             Ok(())
@@ -299,7 +306,7 @@ impl State {
     pub async fn advance(&self, key: &DatabaseKey, step: Advance) -> Result<Ahead, StateError> {
         let key = key.clone();
         self.run(move |sql| {
-            let Advance { to, passing, passed_deletes, totals, settled, adopted, looks } = step;
+            let Advance { to, passing, passed_deletes, totals, settled, adopted, looks, judged } = step;
             looks::record(sql, &key, &looks, passing)?;
             let (mapping, db) = (&key.mapping.0, &key.database);
             match &to {
@@ -331,6 +338,7 @@ impl State {
                 insert_adopted(sql, mapping, adopted)?;
             }
             add_totals(sql, mapping, totals)?;
+            objective::record(sql, mapping, &judged)?;
             Ok(Ahead {
                 unverified: verified::oldest(sql, &key)?,
                 look: looks::next(sql, &key)?,
@@ -408,6 +416,8 @@ pub struct Advance {
     pub adopted: Vec<Adopted>,
     /// Names that are to be looked at again.
     pub looks: Looks,
+    /// Rows that count for the objective.
+    pub judged: Judged,
 }
 
 /// What is to be done in a database later.

@@ -29,6 +29,7 @@ async fn hold(state: &State, name: &str, row: i64, reason: HoldReason, seconds: 
         key,
         row,
         own: true,
+        counted: true,
         held,
         since: at(seconds),
     };
@@ -51,6 +52,7 @@ async fn settle(state: &State, name: &str, row: i64) {
         settled: vec![(name.into(), row)],
         adopted: Vec::new(),
         looks: Looks::default(),
+        judged: Judged::default(),
     };
     state.advance(&key("db"), step).await.unwrap();
 }
@@ -90,6 +92,7 @@ async fn what_was_recorded_is_there_after_a_restart_and_a_second_agent_is_kept_o
             settled: Vec::new(),
             adopted: Vec::new(),
             looks: Looks::default(),
+            judged: Judged::default(),
         };
         state.advance(&key("db"), step).await.unwrap();
         hold(&state, "x", 7, MENDS, 0).await;
@@ -225,6 +228,7 @@ async fn what_is_to_be_verified_is_there_after_a_restart() {
             settled: Vec::new(),
             adopted: Vec::new(),
             looks: Looks::default(),
+            judged: Judged::default(),
         };
         state.advance(&key("db"), step).await.unwrap().unverified
     };

@@ -136,6 +136,7 @@ pub fn mapping(prefix: &str, copy_after: u64) -> Mapping {
         select: None,
         min_segment_size: 5 << 20,
         limits: None,
+        objective: None,
         triggers: Triggers::default(),
     }
 }

@@ -276,6 +276,7 @@ pub fn mapping() -> Mapping {
         select: None,
         min_segment_size: 5 << 20,
         limits: None,
+        objective: None,
         triggers: Triggers::default(),
     }
 }
