@@ -60,6 +60,15 @@ pub struct Rates {
     pub requests: Option<u64>,
 }
 
+/// What holds at one moment, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// The rates.
+    pub rates: Rates,
+    /// The window that they come from, counted from 0; `None` = it is none's time.
+    pub window: Option<usize>,
+}
+
 /// Why limits cannot be kept. The path is that below `limits`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {what}")]
@@ -110,11 +119,21 @@ impl Schedule {
     /// What holds at this time.
     #[must_use]
     pub fn rates_at(&self, now: Timestamp) -> Rates {
-        let found = self.windows.iter().find(|window| window.holds(now));
-        found.map_or(self.rates, |window| Rates {
-            bytes: window.rates.bytes.or(self.rates.bytes),
-            requests: window.rates.requests.or(self.rates.requests),
-        })
+        self.in_force(now).rates
+    }
+
+    /// What holds at this time, and which window says so.
+    #[must_use]
+    pub fn in_force(&self, now: Timestamp) -> InForce {
+        let window = self.windows.iter().position(|window| window.holds(now));
+        let narrower = window.and_then(|index| self.windows.get(index));
+        InForce {
+            rates: narrower.map_or(self.rates, |window| Rates {
+                bytes: window.rates.bytes.or(self.rates.bytes),
+                requests: window.rates.requests.or(self.rates.requests),
+            }),
+            window,
+        }
     }
 
     /// Whether nothing is limited, ever.

@@ -144,6 +144,9 @@ pub struct MappingReport {
     /// How many rows were in step in time; absent = the policy has no objective.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<ObjectiveReport>,
+    /// The limits in force; absent = the policy has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsReport>,
     /// Triggers that were acted on.
     #[serde(default)]
     pub handled: Handled,
@@ -270,6 +273,32 @@ pub struct ObjectiveReport {
     /// Since when they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+}
+
+/// How fast the mapping may work at the moment, on this agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsReport {
+    /// Bytes a second; absent = as many as it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Requests a second; absent = as many as it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u64>,
+    /// The window of the policy's `limits` whose time it is, counted from 0; absent = none's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+}
+
+impl From<crate::limits::InForce> for LimitsReport {
+    fn from(in_force: crate::limits::InForce) -> Self {
+        let crate::limits::InForce { rates, window } = in_force;
+        Self {
+            bytes_per_second: rates.bytes,
+            requests_per_second: rates.requests,
+            window,
+        }
+    }
 }
 
 /// Triggers by token.

@@ -2,11 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use onespace_core::report::RunState;
+use onespace_e2e::agent::Agent;
 use onespace_e2e::lab::{BUCKET, Keys, Lab, copies, policy_yaml};
 use onespace_e2e::s3::embedded::{EmbeddedS3, Fault, Rule};
 use onespace_e2e::swift::NO_HEADERS;
+
+/// Whether the metrics show this reason by now.
+async fn in_metrics(agent: &Agent, policy: &str, reason: &str) -> Result<()> {
+    let (_, metrics) = agent.health("/metrics").await?;
+    let line = format!(r#"onespace_mapping_paused{{name="{policy}",namespace="swift",reason="{reason}"}} 1"#);
+    ensure!(metrics.contains(&line), "{line} is not in {metrics}");
+    Ok(())
+}
 
 #[tokio::test]
 async fn a_missing_bucket_and_wrong_keys_pause_the_mapping_until_they_are_corrected() -> Result<()> {
@@ -18,6 +27,7 @@ async fn a_missing_bucket_and_wrong_keys_pause_the_mapping_until_they_are_correc
         .apply("photos.yaml", &lab.policy("photos", "photos", ""))?;
     let mut agent = lab.agent().await?;
     let report = agent.until_paused("photos", "NoSuchBucket").await?;
+    in_metrics(&agent, "photos", "NoSuchBucket").await?;
     assert_eq!(report.held.rows, 0, "{report:?}");
     assert!(!report.remote.reachable, "{report:?}");
     assert_eq!(report.remote.code.as_deref(), Some("NoSuchBucket"));
@@ -48,6 +58,7 @@ async fn a_missing_bucket_and_wrong_keys_pause_the_mapping_until_they_are_correc
     let wrong = right.replace(lab.s3.secret_key(), "another-secret");
     lab.policies.apply("photos.yaml", &wrong)?;
     let report = agent.until_paused("photos", "InvalidCredentials").await?;
+    in_metrics(&agent, "photos", "InvalidCredentials").await?;
     assert_eq!(report.held.rows, 0, "{report:?}");
     lab.user.put("photos", "b", NO_HEADERS, "b").await?;
     agent
@@ -81,6 +92,7 @@ async fn a_remote_that_fails_for_a_while_charges_no_row_and_everything_arrives_a
         lab.s3.faults().inject(Rule::always(fault));
         lab.put_many("photos", name, 20).await?;
         let report = agent.until_paused("photos", reason).await?;
+        in_metrics(&agent, "photos", reason).await?;
         assert_eq!(report.held.rows, 0, "{reason}: {report:?}");
         let report = agent
             .until_policy("the backlog", "photos", |report| report.pending.rows > 0)

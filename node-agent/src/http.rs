@@ -57,8 +57,7 @@ async fn answer(server: Server, reporter: &Reporter, request: Request<Incoming>)
             "no set of mappings is loaded; /status on the status address says why\n",
         ),
         (Server::Health, &Method::GET, "/metrics") => {
-            let broken = reporter.config_error();
-            match metrics::render(reporter.is_ready(), broken, &reporter.mappings()) {
+            match metrics::render(reporter.is_ready(), &reporter.config(), &reporter.mappings()) {
                 Ok(body) => with_type(StatusCode::OK, "text/plain; version=0.0.4", body),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             }

@@ -1,7 +1,7 @@
 //! Prometheus metrics, made from the same reports that `/status` shows. Labels are the policy's namespace and name
 //! and closed lists of reasons; never a container or an object.
 
-use onespace_core::report::{MappingReport, RunState};
+use onespace_core::report::{ConfigReport, MappingReport, RunState};
 use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 const POLICY: &[&str] = &["namespace", "name"];
@@ -12,7 +12,7 @@ const POLICY: &[&str] = &["namespace", "name"];
 /// [`prometheus::Error`] when two metrics would have one name: a mistake in this file, shown by its test.
 pub fn render(
     loaded: bool,
-    config_error: bool,
+    config: &ConfigReport,
     reports: &[MappingReport],
 ) -> Result<Vec<u8>, prometheus::Error> {
     let registry = Registry::new();
@@ -35,7 +35,15 @@ pub fn render(
         &[],
     )?
     .with_label_values::<&str>(&[])
-    .set(config_error.into());
+    .set(config.error.is_some().into());
+    let refused = gauge(
+        "onespace_config_refused",
+        "Mappings that this agent refuses, by reason.",
+        &["reason"],
+    )?;
+    for mapping in &config.refused {
+        refused.with_label_values(&[mapping.reason.as_str()]).inc();
+    }
     let state = gauge(
         "onespace_mapping_state",
         "1 for the state that the mapping is in.",
@@ -45,6 +53,31 @@ pub fn render(
         "onespace_mapping_paused",
         "1 while the mapping is paused, by reason.",
         &["namespace", "name", "reason"],
+    )?;
+    let mapping_refused = gauge(
+        "onespace_mapping_refused",
+        "1 while the mapping is refused, by reason.",
+        &["namespace", "name", "reason"],
+    )?;
+    let deletes_held = gauge(
+        "onespace_deletes_held",
+        "Deletes of the batch that waits for a person, by reason.",
+        &["namespace", "name", "reason"],
+    )?;
+    let bytes_limit = gauge(
+        "onespace_limit_bytes_per_second",
+        "Bytes a second that the policy allows now; absent = no limit.",
+        POLICY,
+    )?;
+    let requests_limit = gauge(
+        "onespace_limit_requests_per_second",
+        "Requests a second that the policy allows now; absent = no limit.",
+        POLICY,
+    )?;
+    let window = gauge(
+        "onespace_limit_window",
+        "Which window of the policy's limits is in force, counted from 1; 0 = none of them.",
+        POLICY,
     )?;
     let pending = gauge("onespace_pending_rows", "Rows that are not done.", POLICY)?;
     let oldest = GaugeVec::new(
@@ -109,6 +142,26 @@ pub fn render(
         }
         if let (RunState::Paused, Some(reason)) = (report.state, &report.reason) {
             paused.with_label_values(&[labels[0], labels[1], reason]).set(1);
+        }
+        if let (RunState::Refused, Some(reason)) = (report.state, &report.reason) {
+            mapping_refused
+                .with_label_values(&[labels[0], labels[1], reason])
+                .set(1);
+        }
+        if let Some(batch) = &report.held_deletes {
+            deletes_held
+                .with_label_values(&[labels[0], labels[1], &batch.reason])
+                .set(signed(batch.rows));
+        }
+        if let Some(limits) = &report.limits {
+            if let Some(rate) = limits.bytes_per_second {
+                bytes_limit.with_label_values(&labels).set(signed(rate));
+            }
+            if let Some(rate) = limits.requests_per_second {
+                requests_limit.with_label_values(&labels).set(signed(rate));
+            }
+            let number = limits.window.map_or(0, |index| index as u64 + 1);
+            window.with_label_values(&labels).set(signed(number));
         }
         pending
             .with_label_values(&labels)
@@ -189,11 +242,42 @@ mod tests {
                 exact: true,
                 oldest: Some("2026-01-02T03:04:05Z".into()),
             },
+            held_deletes: Some(onespace_core::report::HeldDeletes {
+                id: "b".into(),
+                rows: 3,
+                reason: "MassDelete".into(),
+            }),
+            limits: Some(onespace_core::report::LimitsReport {
+                bytes_per_second: Some(1 << 20),
+                requests_per_second: Some(20),
+                window: Some(1),
+            }),
             objective: Some(onespace_core::report::ObjectiveReport {
                 rows: onespace_core::objective::Counts { good: 99, missed: 1 },
                 since: None,
             }),
             ..MappingReport::default()
+        }
+    }
+
+    /// Everything that a report can hold.
+    fn full_reports() -> [MappingReport; 2] {
+        let refused = MappingReport {
+            state: RunState::Refused,
+            reason: Some("ModeChanged".into()),
+            ..a_paused_report()
+        };
+        [a_paused_report(), refused]
+    }
+
+    fn a_config() -> ConfigReport {
+        ConfigReport {
+            refused: vec![onespace_core::report::Refused {
+                id: "1".into(),
+                reason: "FeatureUnknown".into(),
+                message: String::new(),
+            }],
+            ..ConfigReport::default()
         }
     }
 
@@ -226,7 +310,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_reference_with_a_name_and_labels_as_prometheus_wants_them() {
-        let text = String::from_utf8(render(true, false, &[a_paused_report()]).unwrap()).unwrap();
+        let text = String::from_utf8(render(true, &a_config(), &full_reports()).unwrap()).unwrap();
         let found = reference(&text);
         assert_eq!(
             found,
@@ -255,12 +339,15 @@ mod tests {
     #[test]
     fn a_paused_mapping_and_its_lag_can_be_alerted_on() {
         let report = a_paused_report();
-        let text = String::from_utf8(render(true, false, &[report]).unwrap()).unwrap();
+        let text = String::from_utf8(render(true, &a_config(), &[report]).unwrap()).unwrap();
         for line in [
             r#"onespace_mapping_paused{name="photos",namespace="swift",reason="NoSuchBucket"} 1"#,
             r#"onespace_pending_rows{name="photos",namespace="swift"} 7"#,
             r#"onespace_objective_good_rows{name="photos",namespace="swift"} 99"#,
             r#"onespace_objective_missed_rows{name="photos",namespace="swift"} 1"#,
+            r#"onespace_deletes_held{name="photos",namespace="swift",reason="MassDelete"} 3"#,
+            r#"onespace_limit_window{name="photos",namespace="swift"} 2"#,
+            r#"onespace_config_refused{reason="FeatureUnknown"} 1"#,
             r#"onespace_oldest_pending_timestamp_seconds{name="photos",namespace="swift"} 1767323045"#,
         ] {
             assert!(text.contains(line), "{text}");

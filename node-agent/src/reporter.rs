@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use onespace_core::mapping::{FEATURES, FORMAT_VERSION, MappingId};
-use onespace_core::report::{AgentInfo, MappingReport, Report};
+use onespace_core::report::{AgentInfo, ConfigReport, MappingReport, Report};
 use tokio::sync::watch;
 
 use crate::supervisor::Running;
@@ -56,10 +56,10 @@ impl Reporter {
         self.running.borrow().loaded
     }
 
-    /// Whether newer mapping files could not be loaded.
+    /// What configuration runs, and what of it does not.
     #[must_use]
-    pub fn config_error(&self) -> bool {
-        self.running.borrow().config.error.is_some()
+    pub fn config(&self) -> ConfigReport {
+        self.running.borrow().config.clone()
     }
 
     /// The latest reports of all mappings.

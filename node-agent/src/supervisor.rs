@@ -7,7 +7,7 @@ use std::time::Duration;
 use onespace_core::credentials::Credentials;
 use onespace_core::limits::Schedule;
 use onespace_core::load::{LoadedSet, Refused};
-use onespace_core::mapping::{Mapping, MappingId};
+use onespace_core::mapping::{Mapping, MappingId, MappingState};
 use onespace_core::reason::{PauseReason, RefuseReason};
 use onespace_core::report::{ConfigReport, MappingReport, RunState, rfc3339};
 use onespace_core::select::Selector;
@@ -200,6 +200,11 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             };
             if let Some(running) = active.remove(&id) {
                 shown = running.handle.reports.borrow().clone();
+                if fingerprint.mapping.state == MappingState::Suspended {
+                    // No row is begun any more, though some may still be under way.
+                    shown.state = RunState::Suspended;
+                    (shown.reason, shown.message) = (None, None);
+                }
                 ending.insert(id.clone(), end(running.handle));
             }
             match self.work(&fingerprint.mapping, fingerprint.credentials.as_ref()) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use onespace_core::objective::Counts;
-use onespace_core::report::{MappingReport, ObjectiveReport, Report, RunState};
+use onespace_core::report::{LimitsReport, MappingReport, ObjectiveReport, Report, RunState};
 
 /// What an agent answered, and when.
 pub(super) struct Sample {
@@ -149,6 +149,9 @@ fn note(notes: &mut String, mapping: &MappingReport) {
     if let Some(objective) = &mapping.objective {
         let _ = writeln!(notes, "{name}: {}", in_time(objective));
     }
+    if let Some(limits) = &mapping.limits {
+        let _ = writeln!(notes, "{name}: {}", allowed(*limits));
+    }
     for held in &mapping.held.latest {
         let next = held
             .next_try
@@ -163,6 +166,24 @@ fn note(notes: &mut String, mapping: &MappingReport) {
             held.message
         );
     }
+}
+
+/// How fast it may work now.
+fn allowed(limits: LimitsReport) -> String {
+    let LimitsReport {
+        bytes_per_second,
+        requests_per_second,
+        window,
+    } = limits;
+    let bytes = bytes_per_second.map(|bytes| format!("{}/s", size(bytes)));
+    let requests = requests_per_second.map(|requests| format!("{requests} requests/s"));
+    let rates: Vec<_> = [bytes, requests].into_iter().flatten().collect();
+    let rates = match rates.is_empty() {
+        true => "none now".to_owned(),
+        false => rates.join(", "),
+    };
+    let by = window.map_or_else(String::new, |window| format!(" (windows[{window}])"));
+    format!("limits: {rates}{by}")
 }
 
 /// How many rows were in step in time: this agent's part of the objective.
@@ -292,6 +313,19 @@ mod tests {
             jiff::Timestamp::UNIX_EPOCH,
         );
         assert!(text.contains("objective: no rows since the start"), "{text}");
+    }
+
+    #[test]
+    fn the_limits_in_force_are_shown_with_their_window() {
+        let mut limited = mapping(0, 0);
+        limited.limits = Some(LimitsReport {
+            bytes_per_second: Some(50 << 20),
+            requests_per_second: Some(200),
+            window: Some(0),
+        });
+        let text = table(&sample(Instant::now(), limited), None, jiff::Timestamp::UNIX_EPOCH);
+        let line = "photos: limits: 50.0 MiB/s, 200 requests/s (windows[0])";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

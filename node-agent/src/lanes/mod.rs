@@ -33,6 +33,7 @@ use onespace_core::reason::{HoldReason, PassRefusal};
 use onespace_core::report::Totals;
 use onespace_core::row::{Row, RowKind};
 use onespace_core::timestamp::Timestamp;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::databases::{DatabaseError, ReadRow, Replica};
@@ -89,6 +90,8 @@ pub struct Turn<D, S, R, C> {
     pub in_step: Vec<InStep>,
     /// Stops the turn at the next row.
     pub halt: CancellationToken,
+    /// Takes a pause as soon as a row leads to one: others of the turn may go on for a long time.
+    pub alarm: mpsc::Sender<Pause>,
 }
 
 impl<D, S, R, C: Clone> Clone for Turn<D, S, R, C> {
@@ -106,6 +109,7 @@ impl<D, S, R, C: Clone> Clone for Turn<D, S, R, C> {
             deletes_wait: self.deletes_wait,
             in_step: self.in_step.clone(),
             halt: self.halt.clone(),
+            alarm: self.alarm.clone(),
         }
     }
 }
@@ -127,6 +131,8 @@ pub struct Ended {
     pub waits: Option<NotDue>,
     /// The mapping must pause.
     pub pause: Option<Pause>,
+    /// It was told so already.
+    pub told: bool,
     /// Rows that made it pause.
     pub failed: Vec<i64>,
     /// There was no place for a row that has to wait.

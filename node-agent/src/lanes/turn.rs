@@ -82,6 +82,8 @@ pub(crate) struct Worked<P> {
     /// Deletes of others that were read past.
     pub passed_deletes: Option<PassedDeletes>,
     pub pause: Option<Pause>,
+    /// The mapping was told to pause already.
+    pub told: bool,
     /// Rows that made it pause.
     pub failed: Vec<i64>,
     /// Rows that count for the objective and are in step.
@@ -103,6 +105,7 @@ impl<P> Default for Worked<P> {
             looks: Looks::default(),
             passed_deletes: None,
             pause: None,
+            told: false,
             failed: Vec::new(),
             in_step: Vec::new(),
             held_set_full: false,
@@ -288,7 +291,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             }
             End::Pause(pause) => {
                 worked.failed.push(row.1);
-                worked.pause.get_or_insert(pause);
+                if worked.pause.is_none() {
+                    worked.told = self.alarm.try_send(pause.clone()).is_ok();
+                    worked.pause = Some(pause);
+                }
                 false
             }
         }
@@ -499,6 +505,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             looks,
             passed_deletes,
             mut pause,
+            mut told,
             failed,
             in_step,
             held_set_full,
@@ -534,6 +541,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 behind = all_behind;
                 if let Stop::Pause(failed) = from_state(&error) {
                     pause = Some(failed);
+                    told = false;
                 }
                 Ahead::default()
             }
@@ -544,6 +552,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             tally,
             in_step: behind,
             pause,
+            told,
             failed,
             held_set_full,
             held_changed,

@@ -15,7 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onespace_core::limits::Schedule;
 use onespace_core::objective::Tally;
+use onespace_core::plan::{Pause, Stop};
 use onespace_core::report::{HeldDeletes, MappingReport, Totals};
 use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::{Capabilities, Permissions, Remote, RemoteError};
@@ -61,6 +63,9 @@ pub struct MappingTask<D, S, R, C> {
     unreadable: BTreeSet<PathBuf>,
     located: Option<crate::databases::Located>,
     events: JoinSet<Event>,
+    /// Turns that go on say here at once that the mapping must pause.
+    alarm: mpsc::Sender<Pause>,
+    alarms: mpsc::Receiver<Pause>,
     turns: BTreeMap<Lane, usize>,
     turn_count: u64,
     retrying: bool,
@@ -84,6 +89,8 @@ pub struct MappingTask<D, S, R, C> {
     held_changed: bool,
     held: onespace_core::report::HeldReport,
     totals: Totals,
+    /// The policy's limits; `None` = it has none.
+    schedule: Option<Schedule>,
     /// What was counted for the objective, and since when.
     objective: Option<(Tally, Timestamp)>,
     /// Rows that count for it and wait in the durable sets.
@@ -144,6 +151,9 @@ pub struct Handle {
     pub task: tokio::task::JoinHandle<()>,
 }
 
+/// Alarms that may wait; what finds no place is told at the end of its turn.
+const ALARMS: usize = 16;
+
 /// Commands that may wait.
 const COMMANDS: usize = 16;
 
@@ -168,6 +178,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         shown: MappingReport,
     ) -> Handle {
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (alarm, alarms) = mpsc::channel(ALARMS);
+        let limits = work.mapping.limits.as_ref();
+        // Limits that cannot be understood are refused before.
+        let schedule = limits.and_then(|limits| Schedule::new(limits).ok());
         let (reports, latest) = watch::channel(MappingReport { idle: false, ..shown });
         let task = Self {
             work,
@@ -179,6 +193,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             unreadable: BTreeSet::new(),
             located: None,
             events: JoinSet::new(),
+            alarm,
+            alarms,
             turns: BTreeMap::new(),
             turn_count: 0,
             retrying: false,
@@ -196,6 +212,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             held_changed: true,
             held: onespace_core::report::HeldReport::default(),
             totals: Totals::default(),
+            schedule,
             objective: None,
             objective_waits: 0,
             handled_retry: None,
@@ -235,6 +252,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 biased;
                 () = self.cancel.cancelled() => break,
                 Some(command) = self.commands.recv() => self.obey(command).await,
+                Some(pause) = self.alarms.recv() => self.pause_for(Stop::Pause(pause)),
                 Some(event) = self.events.join_next() => match event {
                     Ok(event) => self.apply(event).await,
                     Err(error) => {

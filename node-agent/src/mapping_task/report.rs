@@ -130,6 +130,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             held_deletes: self.held_deletes.clone(),
             reconcile: self.reconcile_report(),
             objective: self.objective_report(),
+            limits: self
+                .schedule
+                .as_ref()
+                .map(|schedule| schedule.in_force(self.work.now()).into()),
             handled: Handled {
                 retry: self.handled_retry.clone(),
                 release_deletes: self.handled_release.clone(),

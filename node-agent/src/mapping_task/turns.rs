@@ -158,6 +158,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             deletes_wait: false,
             in_step: db.in_step.get(&lane).cloned().unwrap_or_default(),
             halt: self.cancel.clone(),
+            alarm: self.alarm.clone(),
         };
         let (path, changes, reconciling) = (path.clone(), db.changes(), db.reconciling.clone());
         let (listing, (nth, passes)) = match lane {
@@ -224,6 +225,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             at_head,
             waits,
             pause,
+            told,
             failed,
             held_set_full,
             held_changed,
@@ -300,7 +302,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 db.read_to_head(lane, changes);
             }
         }
-        if let Some(pause) = pause {
+        if let Some(pause) = pause.filter(|_| !told) {
             self.pause_for(Stop::Pause(pause));
         }
     }

@@ -157,6 +157,15 @@ impl State {
         })
     }
 
+    /// Takes no more records, as a disk that is full does, or takes them again.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn refuse_records(&self, refuse: bool) -> Result<(), StateError> {
+        self.run(move |sql| sql.pragma_update(None, "query_only", refuse))
+            .await
+    }
+
     /// Runs a piece of work in a transaction; returns when it is durable.
     async fn run<T: Send + 'static>(
         &self,

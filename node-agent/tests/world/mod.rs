@@ -90,6 +90,10 @@ pub struct Things {
     pub primaries_unknown: std::collections::BTreeSet<String>,
     /// Swift does not answer.
     pub swift_is_down: bool,
+    /// The endpoint hides the times on which every check rests.
+    pub endpoint_is_public: bool,
+    /// The endpoint hands out ciphertext.
+    pub endpoint_cannot_decrypt: bool,
     /// Databases whose disk does not answer.
     pub hangs: std::collections::BTreeSet<PathBuf>,
     /// Whoever reads an object of this name panics.

@@ -288,12 +288,14 @@ impl Source for World {
             None => Answer::Absent(None),
             Some(Object::Deleted(time)) => Answer::Absent(Some(*time)),
             Some(Object::There { time, body }) => {
+                let time = (!things.endpoint_is_public).then_some(*time);
                 let headers = SwiftObject {
+                    undecrypted: things.endpoint_cannot_decrypt,
                     etag: hex::encode(Md5::digest(body)),
                     size: body.len() as u64,
                     content_type: "text/plain".into(),
-                    data_time: Some(*time),
-                    time: Some(*time),
+                    data_time: time,
+                    time,
                     ..SwiftObject::default()
                 };
                 Answer::Found((headers, Body::from_bytes(body.clone())))
