@@ -62,6 +62,7 @@ impl Cluster {
             folder,
         };
         cluster.until_containers().await?;
+        cluster.nodes.iter_mut().try_for_each(Node::join)?;
         cluster.import(&[image::pause()?, dns::image()?])?;
         cluster.until_ready().await?;
         cluster.apply(&dns::objects()).await?;

@@ -30,13 +30,13 @@ pub fn node_name(node: usize) -> String {
 }
 
 impl Node {
-    /// Starts containerd, and what waits for the API server by itself.
+    /// Starts containerd.
     pub fn start(cluster: &Path, number: usize, pki: &Pki) -> Result<Self> {
         let folder = cluster.join(node_name(number));
         for name in ["cni", "kubelet", "pods", "plugins"] {
             std::fs::create_dir_all(folder.join(name))?;
         }
-        let node = Self {
+        let mut node = Self {
             number,
             folder,
             processes: Vec::new(),
@@ -49,35 +49,39 @@ impl Node {
                 format!("--config={}", node.file("containerd.toml")),
             ],
         )?;
-        let kubelet = node.run(
+        node.processes.push(containerd);
+        Ok(node)
+    }
+
+    /// Starts what makes it a node, once containerd answers: a kubelet does not wait for it. For the API server both wait.
+    pub fn join(&mut self) -> Result<()> {
+        let kubelet = self.run(
             "kubelet",
             &[
                 tool("bin/kubelet")?.display().to_string(),
-                format!("--config={}", node.file("kubelet.json")),
-                format!("--kubeconfig={}", node.file("kubelet.kubeconfig")),
-                format!("--root-dir={}", node.file("kubelet")),
-                format!("--cert-dir={}", node.file("pki")),
-                format!("--hostname-override={}", node_name(number)),
-                format!("--node-ip={}", node_address(number)),
+                format!("--config={}", self.file("kubelet.json")),
+                format!("--kubeconfig={}", self.file("kubelet.kubeconfig")),
+                format!("--root-dir={}", self.file("kubelet")),
+                format!("--cert-dir={}", self.file("pki")),
+                format!("--hostname-override={}", node_name(self.number)),
+                format!("--node-ip={}", node_address(self.number)),
             ],
         )?;
-        let proxy = node.run(
+        let proxy = self.run(
             "kube-proxy",
             &[
                 tool("bin/kube-proxy")?.display().to_string(),
-                format!("--kubeconfig={}", node.file("proxy.kubeconfig")),
+                format!("--kubeconfig={}", self.file("proxy.kubeconfig")),
                 "--proxy-mode=iptables".to_owned(),
-                format!("--hostname-override={}", node_name(number)),
+                format!("--hostname-override={}", node_name(self.number)),
                 // Tunables of the whole machine.
                 "--conntrack-max-per-core=0".to_owned(),
                 "--conntrack-tcp-timeout-established=0s".to_owned(),
                 "--conntrack-tcp-timeout-close-wait=0s".to_owned(),
             ],
         )?;
-        Ok(Self {
-            processes: vec![proxy, kubelet, containerd],
-            ..node
-        })
+        self.processes.splice(0..0, [proxy, kubelet]);
+        Ok(())
     }
 
     /// An error if one of its programs has ended.
