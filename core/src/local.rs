@@ -80,6 +80,19 @@ const DELETE_AT: &str = "X-Delete-At";
 const META_PREFIX: &str = "x-object-meta-";
 
 impl SwiftObject {
+    /// Whether it stands for other objects' bytes.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.static_large_object || self.is_dynamic()
+    }
+
+    /// Whether it is a dynamic large object: what it stands for may change while it does not. A manifest that is both
+    /// counts as static.
+    #[must_use]
+    pub fn is_dynamic(&self) -> bool {
+        !self.static_large_object && self.object_manifest.is_some()
+    }
+
     /// Understands the headers of a GET or HEAD, names in any case. What is not about the object is passed over.
     ///
     /// # Errors

@@ -304,7 +304,7 @@ async fn a_missing_segment_holds_its_object_alone_until_it_is_back() -> Result<(
 }
 
 #[tokio::test]
-async fn each_kind_of_write_costs_what_it_should_and_a_dynamic_large_object_stays_one() -> Result<()> {
+async fn each_kind_of_write_costs_what_it_should() -> Result<()> {
     let lab = lab().await?;
     lab.policies
         .apply("large.yaml", &lab.policy_to("p", "large", "", ""))?;
@@ -374,27 +374,6 @@ async fn each_kind_of_write_costs_what_it_should_and_a_dynamic_large_object_stay
         - before.1 as u64;
     assert!(spent <= 5, "a delete cost {spent} requests");
 
-    // A dynamic large object is its manifest: what it points to is not in the object.
-    let made = segments(&lab, "dynamic ü", &[body(3, 10), body(4, 10)]).await?;
-    assert_eq!(made.len(), 2);
-    lab.user
-        .put_dlo("large", "dynamic", "segments", "dynamic ü/")
-        .await?;
-    let copy = agent
-        .until("the dynamic large object", async |_| Ok(lab.at(&key("dynamic"))))
-        .await?;
-    is_copy(Some(&*copy), b"", ("AUTH_test", "large", "dynamic"))?;
-    let points_to = copy
-        .headers
-        .metadata
-        .get("x-object-manifest")
-        .context("it is a manifest")?;
-    assert!(
-        points_to.is_ascii() && points_to.starts_with("segments/dynamic"),
-        "{points_to}"
-    );
-    assert_eq!(lab.user.get("large", "dynamic").await?.body.len(), 20);
-
     // In the hashed namespace manifests are beside the account, not among its objects.
     let made = segments(&lab, "s", &[body(5, 100)]).await?;
     lab.user.put_slo("large", "static", NO_HEADERS, &made).await?;
@@ -436,5 +415,122 @@ async fn an_upload_that_a_kill_cut_off_is_aborted_by_the_next_run_and_made_anew(
             Ok((lab.s3.unfinished_uploads() == 0).then_some(()))
         })
         .await?;
+    Ok(())
+}
+
+/// Whether the copy is what Swift serves now, with a manifest that names these segments.
+async fn is_dynamic_copy(lab: &Lab, name: &str, names: &[&str]) -> Result<()> {
+    let object = lab.at(&format!("p/{name}")).context("no object")?;
+    let manifest = lab
+        .at(&format!("p/.manifests/{}", manifest_name(name)))
+        .context("no manifest")?;
+    let served = lab.user.get("large", name).await?.success()?;
+    ensure!(object.body == served.body, "{name}: another body");
+    let etag = served
+        .header("etag")
+        .context("no ETag")?
+        .trim_matches('"')
+        .to_owned();
+    let source = source("AUTH_test", "large", name);
+    marked(&object.headers.metadata, &etag, &source)?;
+    marked(&manifest.headers.metadata, &md5_hex(&manifest.body), &source)?;
+    let of = manifest.headers.metadata.get("onespace-object-etag");
+    ensure!(of == Some(&object.etag), "the manifest belongs to {of:?}");
+    let json: Value = serde_json::from_slice(&manifest.body)?;
+    let listed = json["segments"].as_array().context("no segments")?;
+    let listed: Vec<_> = listed
+        .iter()
+        .filter_map(|segment| segment["name"].as_str())
+        .collect();
+    ensure!(listed == names, "{listed:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dynamic_large_object_arrives_whole_follows_its_segments_and_leaves_nothing() -> Result<()> {
+    let mut lab = lab().await?;
+    lab.settings.slack = "2s";
+    let mut agent = lab.agent().await?;
+    let bodies = [body(1, 6 * MIB), body(2, 10), body(3, 7 * MIB), body(4, 20)];
+    segments(&lab, "dynamic ü", &bodies[..3]).await?;
+    lab.user
+        .put_dlo("large", "film", "segments", "dynamic ü/")
+        .await?;
+    lab.user
+        .post(
+            "large",
+            "film",
+            &[
+                ("x-object-meta-year", "1927"),
+                ("x-object-manifest", "segments/dynamic%20%C3%BC/"),
+            ],
+        )
+        .await?;
+    let names = ["dynamic ü/0", "dynamic ü/1", "dynamic ü/2", "dynamic ü/3"];
+    agent
+        .until("the object and its manifest", async |_| {
+            Ok(is_dynamic_copy(&lab, "film", &names[..3]).await.ok())
+        })
+        .await?;
+    let copy = agent
+        .until("its metadata", async |_| {
+            let copy = lab.at("p/film").context("it is there")?;
+            Ok(copy.headers.metadata.contains_key("year").then_some(copy))
+        })
+        .await?;
+    assert_eq!(copy.body, bodies[..3].concat());
+    assert_eq!(
+        copy.etag,
+        etag_of_parts([&*bodies[0], [&*bodies[1], &*bodies[2]].concat().as_slice()]),
+        "small segments are joined with what follows"
+    );
+    let points_to = &copy.headers.metadata["x-object-manifest"];
+    assert!(points_to.starts_with("segments/dynamic"), "{points_to}");
+
+    // Nothing tells of a new segment but the listing.
+    lab.user
+        .put("segments", names[3], NO_HEADERS, bodies[3].clone())
+        .await?;
+    agent
+        .until("the new segment", async |_| {
+            Ok(is_dynamic_copy(&lab, "film", &names).await.ok())
+        })
+        .await?;
+    lab.user.delete("segments", names[0]).await?;
+    agent
+        .until("the segment that is gone", async |_| {
+            Ok(is_dynamic_copy(&lab, "film", &names[1..]).await.ok())
+        })
+        .await?;
+    assert_eq!(
+        lab.at("p/film").context("it is there")?.body,
+        bodies[1..].concat()
+    );
+
+    // One without segments, and one that contains itself.
+    lab.user.put_dlo("large", "empty", "segments", "none/").await?;
+    lab.user.put_dlo("large", "loop", "large", "loop").await?;
+    for (name, names) in [("empty", &[][..]), ("loop", &["loop"][..])] {
+        agent
+            .until(name, async |_| Ok(is_dynamic_copy(&lab, name, names).await.ok()))
+            .await?;
+    }
+
+    lab.user.put("large", "film", NO_HEADERS, "plain").await?;
+    let manifest = format!("p/.manifests/{}", manifest_name("film"));
+    agent
+        .until("a plain object without a manifest", async |_| {
+            let plain = lab.at("p/film").is_some_and(|copy| copy.body == "plain");
+            Ok((plain && lab.at(&manifest).is_none()).then_some(()))
+        })
+        .await?;
+    for name in ["film", "empty", "loop"] {
+        lab.user.delete("large", name).await?;
+    }
+    agent
+        .until("nothing", async |_| Ok(lab.remote().is_empty().then_some(())))
+        .await?;
+    let report = agent.until_done("p").await?;
+    assert_eq!(report.held.rows, 0, "{report:?}");
     Ok(())
 }

@@ -102,7 +102,22 @@ async fn lifecycle(keys: &Keys<'_>) -> Result<()> {
     assert_eq!(film.object.etag, etag);
     assert!(film.body == bodies.concat());
 
-    for name in ["a", "film", "empty", "early é+%"] {
+    lab.user.put_dlo("plain", "dynamic", "segments", "1").await?;
+    lab.user.put("segments", "10", NO_HEADERS, "more").await?;
+    lab.user.put_dlo("plain", "dynamic two", "segments", "1").await?;
+    let whole = [&*bodies[1], &b"more"[..]].concat();
+    agent
+        .until("a dynamic large object", async |_| {
+            let copy = bucket.at("p/dynamic two").await?;
+            Ok(copy.filter(|copy| copy.body == whole))
+        })
+        .await?;
+    let manifest = format!("p/.manifests/{}", manifest_name("dynamic two"));
+    agent
+        .until("its manifest", async |_| bucket.at(&manifest).await)
+        .await?;
+
+    for name in ["a", "film", "empty", "early é+%", "dynamic", "dynamic two"] {
         lab.user.delete("plain", name).await?;
     }
     agent

@@ -7,11 +7,11 @@ use onespace_core::metadata;
 use onespace_core::naming::Namespace;
 use onespace_core::parts;
 use onespace_core::plan::copy::{
-    Ask, Expected, Look, Step, Times, Trust, after_look, after_read, after_repost, may_go_unseen,
+    Ask, Expected, Look, Step, Times, Trust, after_look, after_read, after_repost, is_dynamic, may_go_unseen,
 };
 use onespace_core::plan::{Done, Held, Stop};
 use onespace_core::reason::HoldReason;
-use onespace_core::remote::RemoteHeaders;
+use onespace_core::remote::{RemoteHeaders, RemoteObject};
 use onespace_core::row::{Row, RowKind};
 use onespace_stores::body::Body;
 use onespace_stores::remote::{Condition, PartSource, PartSpec, Remote, RemoteError, Replaced};
@@ -49,7 +49,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
     ///
     /// # Errors
     /// [`Stop`]: the row waits, or the mapping pauses.
-    pub async fn copy(&self, container: &str, row: &Row, trust: Trust) -> Result<Done, Stop> {
+    pub async fn copy(&self, container: &str, row: &Row, trust: Trust) -> Result<Copied, Stop> {
         let job = self.job(container, row)?;
         if !self.capabilities.holds(&job.key) {
             return Err(folded().into());
@@ -58,13 +58,13 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             return self.look_and_copy(&job, trust, None).await;
         }
         let Some((found, body)) = self.find(&job, Want::Body, false).await? else {
-            return Ok(Done::Superseded);
+            return Ok(Done::Superseded.into());
         };
-        if found.object.static_large_object || found.object.size > self.limits.replay {
+        if found.object.is_large() || found.object.size > self.limits.replay {
             return self.look_and_copy(&job, trust, None).await;
         }
         if !self.selector.by_metadata(&found.object) {
-            return Ok(Done::LeftAlone);
+            return Ok(Done::LeftAlone.into());
         }
         let headers = self.headers(&job, &found)?;
         let bytes = collect(body, found.object.size).await?;
@@ -72,7 +72,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             .send_bytes(&job, &found, &headers, &Condition::Absent, bytes.clone())
             .await
         {
-            Ok(done) => Ok(done),
+            Ok(done) => Ok(done.into()),
             Err(RemoteError::ConditionFailed) => self.look_and_copy(&job, trust, Some((found, bytes))).await,
             Err(error) => Err(from_remote(error)),
         }
@@ -138,7 +138,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         job: &Job<'_>,
         trust: Trust,
         mut kept: Option<(Found, Bytes)>,
-    ) -> Result<Done, Stop> {
+    ) -> Result<Copied, Stop> {
         for _ in 0..LOOKS {
             let look = self.look(job).await?;
             let (found, body) = match kept.take() {
@@ -146,29 +146,40 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
                 None => {
                     let is_large = matches!(job.row.kind, RowKind::StaticLarge { .. });
                     let want = match after_look(job.row, &look) {
-                        Ask::Nothing if !is_large && trust != Trust::Doubted => return Ok(Done::InStep),
+                        Ask::Nothing if !is_large && trust != Trust::Doubted => {
+                            return Ok(Done::InStep.into());
+                        }
                         Ask::Body if !is_large => Want::Body,
                         _ => Want::Headers,
                     };
                     let Some(found) = self.find(job, want, true).await? else {
-                        return Ok(Done::Superseded);
+                        return Ok(Done::Superseded.into());
                     };
                     found
                 }
             };
             if !self.selector.by_metadata(&found.object) {
-                return Ok(Done::LeftAlone);
+                return Ok(Done::LeftAlone.into());
             }
+            let dynamic = found.object.object_manifest.as_deref();
             let result = if found.object.static_large_object {
                 drop(body);
                 self.copy_large(job, &look, &found).await
+            } else if let Some(manifest) = dynamic {
+                drop(body);
+                self.copy_dynamic(job, &look, &found, manifest).await
             } else {
                 self.copy_plain(job, &look, &found, body).await
             };
             match result {
                 Err(Attempt::LookAgain) => {}
                 Err(Attempt::Stop(stop)) => return Err(stop),
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    return Ok(Copied {
+                        done,
+                        may_change_unseen: found.object.is_dynamic(),
+                    });
+                }
             }
         }
         Err(Held::new(
@@ -267,11 +278,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
 
     /// A plain object over a former large one: its manifest must not describe the new body.
     async fn forget_manifest(&self, job: &Job<'_>, look: &Look) -> Result<(), Attempt> {
-        let was_large = look
-            .object
-            .as_ref()
-            .is_some_and(|object| object.headers.metadata.contains_key("x-static-large-object"));
-        if was_large {
+        if look.object.as_ref().is_some_and(has_manifest) {
             self.remote
                 .delete(&job.namespace.manifest_key(&job.row.name), None)
                 .await?;
@@ -324,6 +331,29 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             .put_parts(&job.key, headers, condition, &specs, &ranges)
             .await?;
         Ok(())
+    }
+}
+
+/// Whether a manifest lies beside this copy.
+pub(crate) fn has_manifest(object: &RemoteObject) -> bool {
+    is_dynamic(object) || object.headers.metadata.contains_key("x-static-large-object")
+}
+
+/// What became of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Why nothing is left to do.
+    pub done: Done,
+    /// What is copied may change while the row does not: a dynamic large object.
+    pub may_change_unseen: bool,
+}
+
+impl From<Done> for Copied {
+    fn from(done: Done) -> Self {
+        Self {
+            done,
+            may_change_unseen: false,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use onespace_stores::remote::{Remote, RemoteError};
 use onespace_stores::source::{Answer, Read, Source};
 
 use crate::clock::Clock;
-use crate::copy::Job;
+use crate::copy::{Job, has_manifest};
 use crate::state::{Allowance, Begun};
 use crate::stop::{from_remote, from_source, from_state};
 use crate::work::Work;
@@ -206,7 +206,7 @@ enum Large {
 fn is_large(look: &Look) -> Large {
     match &look.object {
         None => Large::Unknown,
-        Some(object) if object.headers.metadata.contains_key("x-static-large-object") => Large::Yes,
+        Some(object) if has_manifest(object) => Large::Yes,
         Some(_) => Large::No,
     }
 }

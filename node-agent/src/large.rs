@@ -1,4 +1,4 @@
-//! Static large objects: one multipart upload whose parts are the segments, and the manifest beside it, written
+//! Large objects: one multipart upload whose parts are the segments, and the manifest beside it, written
 //! after the object and only counted together with it.
 
 use std::collections::BTreeMap;
@@ -29,8 +29,16 @@ const OBJECT_ETAG: &str = "onespace-object-etag";
 /// How many nested manifests one object may have.
 const NESTED: usize = 1000;
 
+/// A manifest as it is stored beside the object.
+pub(crate) struct Stored {
+    /// Its bytes.
+    pub body: Bytes,
+    /// Their md5.
+    pub etag: String,
+}
+
 impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
-    /// Brings a large object and its manifest in step.
+    /// Brings a static large object and its manifest in step.
     pub(crate) async fn copy_large(
         &self,
         job: &Job<'_>,
@@ -39,6 +47,22 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
     ) -> Result<Done, Attempt> {
         let json = self.manifest(&found.path, Some(&found.object.etag)).await?;
         let plan = self.plan_large(&found.path.account, &json).await?;
+        let manifest = Stored {
+            body: json,
+            etag: found.object.etag.clone(),
+        };
+        self.store_large(job, look, found, &plan, &manifest).await
+    }
+
+    /// Brings an object of these parts and its manifest in step.
+    pub(crate) async fn store_large(
+        &self,
+        job: &Job<'_>,
+        look: &Look,
+        found: &Found,
+        plan: &LargePlan,
+        manifest: &Stored,
+    ) -> Result<Done, Attempt> {
         let headers = self.headers(job, found)?;
         let expected = Expected {
             etag: plan.etag.as_deref(),
@@ -53,12 +77,12 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             Step::Repost => match self.repost(job, look, &headers).await? {
                 Some(etag) => (Some(etag), Done::Reposted),
                 None => (
-                    Some(self.send_large(job, look, &headers, &plan, found).await?),
+                    Some(self.send_large(job, look, &headers, plan, found).await?),
                     plan.done(),
                 ),
             },
             Step::Send => (
-                Some(self.send_large(job, look, &headers, &plan, found).await?),
+                Some(self.send_large(job, look, &headers, plan, found).await?),
                 plan.done(),
             ),
         };
@@ -66,7 +90,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             .or_else(|| look.object.as_ref().map(|object| object.etag.clone()))
             .unwrap_or_default();
         let manifest_written = self
-            .keep_manifest(job, found, &json, &etag, plan.etag.as_deref())
+            .keep_manifest(job, found, manifest, &etag, plan.etag.as_deref())
             .await?;
         Ok(if manifest_written && done == Done::InStep {
             Done::Reposted
@@ -179,7 +203,12 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
                 Err(error) => return Err(invalid(error.to_string())),
             }
         };
-        let planned = parts::plan(&extents, self.mapping.min_segment_size)
+        Ok(self.plan_parts(&extents)?)
+    }
+
+    /// How these bytes are uploaded.
+    pub(crate) fn plan_parts(&self, extents: &[Extent]) -> Result<LargePlan, Held> {
+        let planned = parts::plan(extents, self.mapping.min_segment_size)
             .map_err(|error| Held::new(HoldReason::TooLarge, error.to_string()))?;
         Ok(LargePlan {
             length: planned.iter().map(|part| part.length).sum(),
@@ -194,18 +223,18 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         &self,
         job: &Job<'_>,
         found: &Found,
-        json: &Bytes,
+        manifest: &Stored,
         object_etag: &str,
         expected_etag: Option<&str>,
     ) -> Result<bool, Attempt> {
         let key = job.namespace.manifest_key(&job.row.name);
         let there = self.remote.head(&key).await.map_err(from_remote)?;
-        let counts = there.as_ref().is_some_and(|manifest| {
-            let describes = match manifest.headers.metadata.get(OBJECT_ETAG) {
+        let counts = there.as_ref().is_some_and(|there| {
+            let describes = match there.headers.metadata.get(OBJECT_ETAG) {
                 Some(etag) => etag == object_etag,
                 None => expected_etag == Some(object_etag),
             };
-            describes && holds(manifest, &found.object.etag) && manifest.size == json.len() as u64
+            describes && holds(there, &manifest.etag) && there.size == manifest.body.len() as u64
         });
         if counts {
             return Ok(false);
@@ -217,12 +246,12 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         headers
             .metadata
             .insert(OBJECT_ETAG.into(), object_etag.to_owned());
-        self.mark(job.source.clone(), found.times, &found.object.etag, None)
+        self.mark(job.source.clone(), found.times, &manifest.etag, None)
             .write(&mut headers.metadata);
-        let body = Body::from_bytes(json.clone());
+        let body = Body::from_bytes(manifest.body.clone());
         let condition = onespace_stores::remote::Condition::None;
         self.remote
-            .put(&key, &headers, &condition, body, md5_of(&found.object.etag))
+            .put(&key, &headers, &condition, body, md5_of(&manifest.etag))
             .await?;
         Ok(true)
     }
@@ -236,14 +265,15 @@ fn holds(manifest: &RemoteObject, etag: &str) -> bool {
     matches!(Mark::read(&manifest.headers.metadata), Some(Ok(mark)) if mark.etag == etag)
 }
 
-fn mismatch(what: String) -> Stop {
+pub(crate) fn mismatch(what: String) -> Stop {
     Held::new(HoldReason::SegmentMismatch, what).into()
 }
 
 /// How a large object is uploaded.
-struct LargePlan {
+pub(crate) struct LargePlan {
     parts: Vec<PlannedPart>,
-    length: u64,
+    /// Its length in bytes.
+    pub length: u64,
     etag: Option<String>,
 }
 

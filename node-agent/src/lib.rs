@@ -7,6 +7,7 @@ mod copy;
 pub mod databases;
 mod delete;
 mod disks;
+mod dynamic;
 pub mod files;
 mod forgotten;
 pub mod http;

@@ -87,7 +87,12 @@ async fn every_failure_of_the_remote_is_shown_within_a_second() {
         world.put(CONTAINER, "a", "1");
         pass(SECOND).await;
         is_paused(&handle, reason.as_str());
-        is_shown(&handle, RunState::Paused, Some(reason.as_str()), "onespace_remote_reachable{*} 0");
+        is_shown(
+            &handle,
+            RunState::Paused,
+            Some(reason.as_str()),
+            "onespace_remote_reachable{*} 0",
+        );
     }
 }
 
@@ -96,8 +101,14 @@ async fn every_failure_of_swift_or_the_agents_own_disk_is_shown_within_a_second(
     type Fault = fn(&mut Things);
     let cases: [(Fault, &str); 3] = [
         (|things| things.swift_is_down = true, "SourceUnavailable"),
-        (|things| things.endpoint_is_public = true, "InternalEndpointRequired"),
-        (|things| things.endpoint_cannot_decrypt = true, "EndpointCannotDecrypt"),
+        (
+            |things| things.endpoint_is_public = true,
+            "InternalEndpointRequired",
+        ),
+        (
+            |things| things.endpoint_cannot_decrypt = true,
+            "EndpointCannotDecrypt",
+        ),
     ];
     for (fault, reason) in cases {
         let (world, handle) = running().await;
@@ -122,7 +133,10 @@ async fn a_pause_is_shown_though_a_long_transfer_goes_on_and_is_over_when_it_is(
     let hour = Duration::from_secs(3600);
     world.things().slow_puts.insert("slow".into(), hour);
     world.put(CONTAINER, "slow", "1");
-    world.things().put_trouble.insert("small".into(), paused(PauseReason::InvalidCredentials));
+    world
+        .things()
+        .put_trouble
+        .insert("small".into(), paused(PauseReason::InvalidCredentials));
     world.put(CONTAINER, "small", "1");
     pass(SECOND).await;
     is_paused(&handle, "InvalidCredentials");
@@ -261,7 +275,11 @@ async fn the_limits_in_force_are_shown_and_follow_the_windows_within_a_second() 
         (minutes(9), within, "onespace_limit_bytes_per_second{*} 8388608"),
         (Duration::ZERO, within, "onespace_limit_window{*} 1"),
         (minutes(10), outside, "onespace_limit_window{*} 0"),
-        (Duration::ZERO, outside, "onespace_limit_requests_per_second{*} 50"),
+        (
+            Duration::ZERO,
+            outside,
+            "onespace_limit_requests_per_second{*} 50",
+        ),
     ] {
         pass(wait).await;
         pass(SECOND).await;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use onespace_core::local::SwiftObject;
+use onespace_core::manifest::ListedSegment;
 use onespace_core::timestamp::Timestamp;
 
 use crate::body::Body;
@@ -130,6 +131,14 @@ pub trait Source: Send + Sync {
         object: &ObjectPath,
         read: &Read,
     ) -> impl Future<Output = Result<Answer<(SwiftObject, Body)>, SourceError>> + Send;
+
+    /// A page of the listing of a container: what begins with `prefix.object`, after `marker`, in order. An empty page is
+    /// the end. All replicas are asked.
+    fn list(
+        &self,
+        prefix: &ObjectPath,
+        marker: &str,
+    ) -> impl Future<Output = Result<Answer<Vec<ListedSegment>>, SourceError>> + Send;
 
     /// Asks every primary object server of that policy directly whether it has the object.
     fn primaries(

@@ -323,7 +323,11 @@ mod tests {
             requests_per_second: Some(200),
             window: Some(0),
         });
-        let text = table(&sample(Instant::now(), limited), None, jiff::Timestamp::UNIX_EPOCH);
+        let text = table(
+            &sample(Instant::now(), limited),
+            None,
+            jiff::Timestamp::UNIX_EPOCH,
+        );
         let line = "photos: limits: 50.0 MiB/s, 200 requests/s (windows[0])";
         assert!(text.contains(line), "{text}");
     }

@@ -1,5 +1,7 @@
-//! Manifests of static large objects: the JSON that Swift stores, and the bytes that it stands for.
+//! Manifests of large objects: the JSON that Swift stores of static ones, what dynamic ones name, and the bytes that they
+//! stand for.
 
+mod dynamic;
 mod flatten;
 
 use std::sync::Arc;
@@ -10,6 +12,9 @@ use md5::{Digest, Md5};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::dynamic::{
+    DynamicError, ListedSegment, MAX_SEGMENTS, Prefix, Resolved, Segments, parse_listing,
+};
 pub use self::flatten::{Extent, Flatten, InlineExtent, SegmentExtent, flatten};
 use crate::row::split_swift_bytes;
 

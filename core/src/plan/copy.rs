@@ -184,8 +184,8 @@ pub fn after_look(row: &Row, look: &Look) -> Ask {
     let Some(object) = &look.object else {
         return Ask::Body;
     };
-    if matches!(row.kind, RowKind::Symlink { .. }) {
-        // The row knows the link; what is copied is its target.
+    if matches!(row.kind, RowKind::Symlink { .. }) || is_dynamic(object) {
+        // The row knows the link, or the manifest; what is copied is what it leads to.
         return Ask::Headers;
     }
     match &look.mark {
@@ -203,6 +203,12 @@ pub fn after_look(row: &Row, look: &Look) -> Ask {
         }
         None => Ask::Body,
     }
+}
+
+/// Whether this is the copy of a dynamic large object.
+#[must_use]
+pub fn is_dynamic(object: &RemoteObject) -> bool {
+    object.headers.metadata.contains_key("x-object-manifest")
 }
 
 /// What to do once Swift's object is known.

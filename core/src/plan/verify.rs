@@ -111,17 +111,22 @@ pub fn next(open: &[Stretch], turn: u64, now: Timestamp, slack: Duration) -> Opt
 /// made later than the row's newest change by more than the slack.
 #[must_use]
 pub fn may_be_settled(row: &Row, passed: Timestamp, slack: Duration) -> bool {
-    row.kind == RowKind::Object && row.etag.is_some() && passed > row.time.newest().plus(slack)
+    is_what_it_says(row) && row.etag.is_some() && passed > row.time.newest().plus(slack)
 }
 
 /// A listing settles a row only if ETag and size match, and it was written later than the row's newest change by
 /// more than clocks may be apart (`slack`).
 #[must_use]
 pub fn settles(row: &Row, listed: &ListedObject, slack: Duration) -> bool {
-    row.kind == RowKind::Object
+    is_what_it_says(row)
         && row.etag.as_deref() == Some(listed.etag.as_str())
         && row.size == listed.size
         && listed.last_modified > row.time.newest().plus(slack)
+}
+
+/// Whether the row alone tells what the object holds. A dynamic large object looks like an empty one, and is not.
+fn is_what_it_says(row: &Row) -> bool {
+    row.kind == RowKind::Object && row.size > 0
 }
 
 /// What is known of a stretch before it is worked on.
@@ -192,6 +197,30 @@ mod tests {
         pass(&mut open, false, 12, 13, at(2 * 3600), SLACK);
         merge_due(&mut open, at(2 * 3600), SLACK);
         assert_eq!(open.len(), 3, "what is not due is not merged with what is");
+    }
+
+    #[test]
+    fn a_listing_settles_no_empty_object_for_it_may_be_a_manifest() {
+        let row = |size: i64| {
+            Row::parse(crate::row::RawRow {
+                name: "a".into(),
+                created_at: at(0).to_string(),
+                size,
+                etag: "d41d8cd98f00b204e9800998ecf8427e".into(),
+                ..crate::row::RawRow::default()
+            })
+            .unwrap()
+        };
+        let listed = |size| ListedObject {
+            key: "a".into(),
+            etag: "d41d8cd98f00b204e9800998ecf8427e".into(),
+            size,
+            last_modified: at(7200),
+        };
+        assert!(settles(&row(5), &listed(5), SLACK));
+        assert!(!settles(&row(0), &listed(0), SLACK));
+        assert!(may_be_settled(&row(5), at(7200), SLACK));
+        assert!(!may_be_settled(&row(0), at(7200), SLACK));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Names whose copy may change while their row does not: symlinks that name no version of their target. Each is looked
-//! at every slack, and costs HEADs only while nothing changed.
+//! Names whose copy may change while their row does not: symlinks that name no version of their target, and dynamic
+//! large objects. Each is looked at every slack, and costs HEADs only while nothing changed.
 
 use onespace_core::plan::copy::Trust;
 use onespace_stores::remote::Remote;
@@ -36,13 +36,13 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         for name in due {
             let _reading = self.work.claims.reading(&self.replica.container).await;
             let rows = self.databases.rows_of(&self.replica, &name).await?;
-            let link = rows
+            let live = rows
                 .iter()
                 .find_map(|read| match self.sort(read, false, Whose::All) {
-                    Sorted::Work(row) if row.may_change_unseen() => Some(row),
+                    Sorted::Work(row) => Some(row),
                     _ => None,
                 });
-            let (rowid, task) = match link {
+            let (rowid, task) = match live {
                 Some(row) => {
                     let claim = self.work.claims.claim(&self.replica.container, &name);
                     (row.rowid, Task::Copy(row, Trust::None, claim))

@@ -7,7 +7,7 @@ use std::fmt;
 use std::pin::Pin;
 
 use onespace_core::plan::copy::Trust;
-use onespace_core::plan::{Done, Held, Stop};
+use onespace_core::plan::{Held, Stop};
 use onespace_core::reason::HoldReason;
 use onespace_core::row::Row;
 use onespace_core::timestamp::Timestamp;
@@ -18,6 +18,7 @@ use super::turn::{Count, Which, Worked};
 use super::{Ended, Lane, Turn};
 use crate::claims::Claim;
 use crate::clock::Clock;
+use crate::copy::Copied;
 use crate::databases::Databases;
 use crate::state::{HeldKey, Holding, Kept};
 use crate::turnstile::Pass;
@@ -51,7 +52,7 @@ pub(super) struct Copying {
     pub link: bool,
     pub claim: Claim,
     pub pass: Pass,
-    pub result: Future<Result<Done, Stop>>,
+    pub result: Future<Result<Copied, Stop>>,
 }
 
 /// What became of a copy that its turn cannot wait for.
@@ -72,7 +73,7 @@ pub(super) fn behind_a_transfer() -> Held {
 
 impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     /// Begins a copy that needs nothing of this turn.
-    pub(super) fn begin_copy(&self, row: Row, trust: Trust) -> Future<Result<Done, Stop>> {
+    pub(super) fn begin_copy(&self, row: Row, trust: Trust) -> Future<Result<Copied, Stop>> {
         let (work, container) = (self.work.clone(), self.replica.container.clone());
         Box::pin(async move { work.copy(&container, &row, trust).await })
     }

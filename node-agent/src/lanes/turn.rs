@@ -19,6 +19,7 @@ use super::transfer::{Copying, HandedOver, Transfer, behind_a_transfer};
 use super::{Ended, Lane, Turn, TurnError};
 use crate::claims::Claim;
 use crate::clock::Clock;
+use crate::copy::Copied;
 use crate::databases::{Databases, ReadRow};
 use crate::delete::Deleted;
 use crate::state::{
@@ -118,6 +119,8 @@ impl<P> Default for Worked<P> {
 /// What became of one row.
 pub(super) enum End {
     Done(Done),
+    /// Done, and may change while its row does not.
+    Watched(Done),
     /// It is under way, and durably held meanwhile.
     HandedOver(Transfer),
     Passed,
@@ -136,7 +139,7 @@ impl End {
     /// Whether the row is in step, or its delete carried out.
     fn is_in_step(&self) -> bool {
         match self {
-            Self::Done(done) => match done {
+            Self::Done(done) | Self::Watched(done) => match done {
                 Done::InStep | Done::Copied { .. } | Done::Reposted | Done::Deleted => true,
                 Done::LeftAlone | Done::Superseded => false,
             },
@@ -248,15 +251,22 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         link: bool,
         end: End,
     ) -> bool {
+        let (end, watched) = match end {
+            End::Watched(done) => (End::Done(done), true),
+            end => (end, link),
+        };
         match &end {
-            End::Done(Done::Superseded) if link || lane == Lane::Look => {
+            End::Done(Done::Superseded) if watched || lane == Lane::Look => {
                 worked.looks.over.push(row.0.clone());
             }
-            End::Done(_) | End::Held if link => worked.looks.again.push(row.0.clone()),
+            End::Done(_) | End::Held if watched => worked.looks.again.push(row.0.clone()),
+            End::Held if lane == Lane::Look => worked.looks.again.push(row.0.clone()),
+            // It is an object like any other now.
+            End::Done(_) if lane == Lane::Look => worked.looks.over.push(row.0.clone()),
             _ => {}
         }
         match end {
-            End::Done(done) => {
+            End::Done(done) | End::Watched(done) => {
                 self.count(&mut worked.totals, lane, &row.0, done);
                 worked.settled.push(row);
                 true
@@ -368,7 +378,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 };
                 match Box::pin(self.delete_row(&row, bounds.allowance)).await {
                     Ok(None) => return End::Moot,
-                    Ok(Some(Deleted::Done(done))) => Ok(done),
+                    Ok(Some(Deleted::Done(done))) => Ok(done.into()),
                     Ok(Some(Deleted::OverBudget)) => return self.hold_delete(which.rowid, name).await,
                     Err(stop) => Err(stop),
                 }
@@ -380,7 +390,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 };
                 match Box::pin(self.delete_forgotten(&name, bounds.allowance)).await {
                     Ok(None) => return End::Moot,
-                    Ok(Some(Deleted::Done(done))) => Ok(done),
+                    Ok(Some(Deleted::Done(done))) => Ok(done.into()),
                     Ok(Some(Deleted::OverBudget)) => return self.hold_delete(which.rowid, &name).await,
                     Err(stop) => Err(stop),
                 }
@@ -390,9 +400,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     }
 
     /// What the outcome of a row's work means.
-    pub(super) async fn judge(&self, which: Which, name: &str, result: Result<Done, Stop>) -> End {
+    pub(super) async fn judge(&self, which: Which, name: &str, result: Result<Copied, Stop>) -> End {
         match result {
-            Ok(done) => End::Done(done),
+            Ok(copied) if copied.may_change_unseen => End::Watched(copied.done),
+            Ok(copied) => End::Done(copied.done),
             Err(Stop::Pause(_)) if planted(Fault::PauseGivesUp) => End::Passed,
             Err(Stop::Pause(pause)) if pause.reason == PauseReason::AccessDenied => {
                 if self.work.others_are_allowed().await {

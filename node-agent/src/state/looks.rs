@@ -1,5 +1,5 @@
-//! Names whose copy may change while their row does not: symlinks that name no version of their target. They are
-//! looked at again and again.
+//! Names whose copy may change while their row does not: symlinks that name no version of their target, and dynamic large
+//! objects. They are looked at again and again.
 
 use onespace_core::timestamp::Timestamp;
 use rusqlite::{Connection, params};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use onespace_core::local::{MetaValue, SwiftObject};
+use onespace_core::manifest::ListedSegment;
 use onespace_core::mapping::{
     CredentialRef, Encryption, Mapping, MappingId, MappingState, Mode, PolicyRef, Protocol, Source as From,
     Target, Triggers,
@@ -322,6 +323,15 @@ fn failed(object: &ObjectPath) -> SourceError {
 }
 
 impl Source for AgentsNode {
+    /// There are no dynamic large objects here.
+    async fn list(
+        &self,
+        _prefix: &ObjectPath,
+        _marker: &str,
+    ) -> Result<Answer<Vec<ListedSegment>>, SourceError> {
+        Ok(Answer::Absent(None))
+    }
+
     async fn head(&self, object: &ObjectPath, read: &Read) -> Result<Answer<SwiftObject>, SourceError> {
         Ok(match self.get(object, read).await? {
             Answer::Found((object, _)) => Answer::Found(object),

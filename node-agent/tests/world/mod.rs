@@ -76,6 +76,12 @@ pub struct Things {
     created: usize,
     /// What the object servers hold, by container and name.
     pub objects: BTreeMap<(String, String), Object>,
+    /// `X-Object-Manifest` of objects, by container and name.
+    pub manifests: BTreeMap<(String, String), String>,
+    /// Containers of segments that are not there.
+    pub no_container: std::collections::BTreeSet<String>,
+    /// A user's PUT (container, name, body) while the next upload in parts is under way.
+    pub while_uploading: Option<(String, String, String)>,
     /// How long this Swift keeps tombstones, if not for a week.
     pub reclaim_age: Option<Duration>,
     /// The container is in this state, if not unsharded.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use onespace_core::local::SwiftObject;
+use onespace_core::manifest::ListedSegment;
 use onespace_core::mapping::Mapping;
 use onespace_core::plan::reconcile::ContainerSays;
 use onespace_core::row::RawRow;
@@ -284,6 +285,7 @@ impl Source for World {
             });
         }
         let name = (object.container.clone(), object.object.clone());
+        let object_manifest = things.manifests.get(&name).cloned();
         Ok(match things.objects.get(&name) {
             None => Answer::Absent(None),
             Some(Object::Deleted(time)) => Answer::Absent(Some(*time)),
@@ -296,11 +298,43 @@ impl Source for World {
                     content_type: "text/plain".into(),
                     data_time: time,
                     time,
+                    object_manifest,
                     ..SwiftObject::default()
                 };
                 Answer::Found((headers, Body::from_bytes(body.clone())))
             }
         })
+    }
+
+    async fn list(
+        &self,
+        prefix: &ObjectPath,
+        marker: &str,
+    ) -> Result<Answer<Vec<ListedSegment>>, SourceError> {
+        super::pass(std::time::Duration::from_millis(5)).await;
+        let things = self.things();
+        if things.no_container.contains(&prefix.container) {
+            return Ok(Answer::Absent(None));
+        }
+        let listed = things
+            .objects
+            .iter()
+            .filter_map(|((container, name), object)| match object {
+                Object::There { body, .. }
+                    if *container == prefix.container
+                        && name.starts_with(&prefix.object)
+                        && name.as_str() > marker =>
+                {
+                    Some(ListedSegment {
+                        name: name.clone(),
+                        bytes: body.len() as u64,
+                        hash: hex::encode(Md5::digest(body)),
+                    })
+                }
+                _ => None,
+            });
+        // A page of two names.
+        Ok(Answer::Found(listed.take(2).collect()))
     }
 
     async fn primaries(&self, object: &ObjectPath, _policy_index: u32) -> Result<Primaries, SourceError> {

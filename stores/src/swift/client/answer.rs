@@ -124,7 +124,7 @@ impl Asked<'_> {
     }
 }
 
-fn unreadable(endpoint: &Endpoint, object: &ObjectPath, what: &str) -> SourceError {
+pub(super) fn unreadable(endpoint: &Endpoint, object: &ObjectPath, what: &str) -> SourceError {
     SourceError::Unreadable {
         object: object.clone(),
         what: what.to_owned(),

@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod direct;
 mod http;
+mod listing;
 mod peers;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Method};
 use onespace_core::local::SwiftObject;
+use onespace_core::manifest::ListedSegment;
 use onespace_core::plan::reconcile::ContainerSays;
 
 use self::answer::Asked;
@@ -167,6 +169,14 @@ impl Source for SwiftSource {
     ) -> Result<Answer<(SwiftObject, Body)>, SourceError> {
         let asked = self.ask(Method::GET, object, read).await?;
         asked.with_body(self.http.timeouts.idle)
+    }
+
+    async fn list(
+        &self,
+        prefix: &ObjectPath,
+        marker: &str,
+    ) -> Result<Answer<Vec<ListedSegment>>, SourceError> {
+        listing::page(&self.http, &self.endpoint, prefix, marker).await
     }
 
     async fn primaries(&self, object: &ObjectPath, policy_index: u32) -> Result<Primaries, SourceError> {
