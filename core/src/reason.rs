@@ -240,6 +240,10 @@ reasons! {
         DatabasesUnreadable,
         /// Rows were released whose objects would be hidden if the policy went.
         ArchivedDataWouldHide,
+        /// As many rows are in step in time as the objective asks for.
+        InTime,
+        /// Fewer are.
+        Late,
         /// All is as it should be.
         Healthy,
     }

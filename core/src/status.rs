@@ -53,7 +53,15 @@ pub fn status(
     let numbers = !matches!(standing, Standing::Refused(_)) && sum.known > 0;
     SyncPolicyStatus {
         observed_generation: Some(generation),
-        conditions: conditions::conditions(generation, standing, sum, &previous.conditions, moved, now),
+        conditions: conditions::conditions(
+            generation,
+            standing,
+            mapping.and_then(|mapping| mapping.objective.as_ref()),
+            sum,
+            &previous.conditions,
+            moved,
+            now,
+        ),
         agents: Some(Agents {
             expected: sum.expected,
             reporting: sum.reporting,

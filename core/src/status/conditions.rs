@@ -3,6 +3,7 @@
 use onespace_crds::{Condition, ConditionStatus};
 
 use super::{Standing, Sum, cut, time};
+use crate::objective::{Objective, is_met};
 use crate::reason::{ConditionReason, PauseReason, StallReason};
 use crate::validate::Finding;
 
@@ -25,6 +26,7 @@ const NEEDS_A_PERSON: &[PauseReason] = &[
 pub(super) fn conditions(
     generation: i64,
     standing: Standing<'_>,
+    objective: Option<&Objective>,
     sum: &Sum,
     previous: &[Condition],
     moved: bool,
@@ -35,7 +37,11 @@ pub(super) fn conditions(
         && before("InitialSyncComplete").is_some_and(|condition| condition.status == ConditionStatus::True);
     let said = match standing {
         Standing::Refused(findings) => refused(findings, was_complete),
-        Standing::Accepted(lacking) => accepted(lacking, sum, was_complete),
+        Standing::Accepted(lacking) => {
+            let mut said = accepted(lacking, sum, was_complete);
+            said.extend(objective.map(|objective| objective_met(objective, sum)));
+            said
+        }
     };
     let timed = |(kind, status, reason, message): Said| {
         let kept = before(kind)
@@ -185,6 +191,29 @@ fn initial_sync(complete: bool) -> Said {
         )
     } else {
         say(kind, ConditionStatus::False, ConditionReason::FirstPass, "")
+    }
+}
+
+/// No numbers that move in its message: conditions are written at once.
+fn objective_met(objective: &Objective, sum: &Sum) -> Said {
+    use ConditionStatus::{False, True, Unknown};
+    let kind = "ObjectiveMet";
+    let Objective { ratio, within, over } = *objective;
+    match sum.objective {
+        None => say(
+            kind,
+            Unknown,
+            ConditionReason::NoAgent,
+            "no agent has counted yet",
+        ),
+        Some(rows) if is_met(ratio, rows) => say(kind, True, ConditionReason::InTime, ""),
+        Some(_) => {
+            let ratio = String::from(ratio);
+            let message = format!(
+                "of the rows that were due in the last {over} s fewer than {ratio} were in step within {within} s"
+            );
+            say(kind, False, ConditionReason::Late, &message)
+        }
     }
 }
 

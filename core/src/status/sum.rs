@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::objective::Counts;
 use crate::report::{HeldRow, MappingReport, Report, RunState, Totals, unix_seconds};
 
 /// What one agent said last. A silent agent's last words stay.
@@ -100,6 +101,8 @@ pub struct Sum {
     pub held_deletes: Option<(String, u64, String)>,
     /// The trigger that every agent has handled.
     pub handled_retry: Option<String>,
+    /// Rows that count for the objective, if an agent reports any.
+    pub objective: Option<Counts>,
     /// What the remote can do.
     pub capabilities: BTreeSet<String>,
     /// When that was found out, in seconds since 1970.
@@ -169,6 +172,7 @@ fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64
         verify: _,
         held,
         held_deletes,
+        objective,
         handled: _,
         totals,
         remote,
@@ -209,6 +213,9 @@ fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64
     if let Some(batch) = held_deletes {
         let batch = (batch.id.clone(), batch.rows, batch.reason.clone());
         sum.held_deletes = least(sum.held_deletes.take(), Some(batch));
+    }
+    if let Some(objective) = objective {
+        *sum.objective.get_or_insert_default() += objective.rows;
     }
     let able = remote.capabilities.iter().filter(|(_, able)| **able);
     sum.capabilities.extend(able.map(|(name, _)| name.clone()));

@@ -121,6 +121,56 @@ fn a_silent_agent_whose_node_was_taken_out_of_the_ring_is_forgotten() {
 }
 
 #[test]
+fn an_objective_is_judged_by_the_sum_of_all_agents() {
+    let policy = json!({
+        "apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy", "metadata": {"name": "photos", "namespace": "swift"},
+        "spec": {"mode": "Sync", "source": {"account": "AUTH_test", "container": "photos"},
+            "target": {"protocol": "S3", "bucket": "b", "credentials": {"secretRef": {"name": "keys"}}},
+            "objective": {"ratio": "90%", "within": "10m", "over": "24h"}},
+    });
+    let valid = crate::validate::validate(&serde_json::from_value(policy).unwrap()).unwrap();
+    let mut agents = both();
+    let mut judged = |counts: [Option<(u64, u64)>; 2]| {
+        for (agent, counts) in agents.iter_mut().zip(counts) {
+            let report = agent.mappings.get_mut("a1").unwrap();
+            report.objective = counts.map(|(good, missed)| crate::report::ObjectiveReport {
+                rows: crate::objective::Counts { good, missed },
+                since: None,
+            });
+        }
+        let (sum, before) = (sum("a1", 2, &agents), SyncPolicyStatus::default());
+        let status = status(
+            2,
+            Some(&valid.mapping),
+            Standing::Accepted(&[]),
+            &sum,
+            &before,
+            NOW,
+        );
+        let (met, reason) = said(&status, "ObjectiveMet");
+        (met, reason.to_owned())
+    };
+    let is = |status, reason: &str| (status, reason.to_owned());
+    // One agent alone would miss it.
+    assert_eq!(
+        judged([Some((8, 2)), Some((10, 0))]),
+        is(ConditionStatus::True, "InTime")
+    );
+    assert_eq!(
+        judged([Some((8, 2)), Some((9, 1))]),
+        is(ConditionStatus::False, "Late")
+    );
+    assert_eq!(judged([None, None]), is(ConditionStatus::Unknown, "NoAgent"));
+    let without = of(&both(), &SyncPolicyStatus::default());
+    assert!(
+        !without
+            .conditions
+            .iter()
+            .any(|condition| condition.kind == "ObjectiveMet")
+    );
+}
+
+#[test]
 fn a_node_of_the_ring_without_an_agent_is_told() {
     let status = of(&both()[..1], &SyncPolicyStatus::default());
     assert_eq!(
