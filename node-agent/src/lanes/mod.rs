@@ -137,8 +137,6 @@ pub struct Ended {
     pub failed: Vec<i64>,
     /// There was no place for a row that has to wait.
     pub held_set_full: bool,
-    /// Rows were held, or held rows settled.
-    pub held_changed: bool,
     /// How far the database was worked off.
     pub progress: Progress,
     /// What is to be done later.

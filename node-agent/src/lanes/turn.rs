@@ -90,7 +90,6 @@ pub(crate) struct Worked<P> {
     /// Rows that count for the objective and are in step.
     pub in_step: Vec<InStep>,
     pub held_set_full: bool,
-    pub held_changed: bool,
     /// Every row was done or durably held.
     pub whole: bool,
 }
@@ -110,7 +109,6 @@ impl<P> Default for Worked<P> {
             failed: Vec::new(),
             in_step: Vec::new(),
             held_set_full: false,
-            held_changed: false,
             whole: true,
         }
     }
@@ -277,7 +275,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 worked.settled.push(row);
                 true
             }
-            End::Passed => true,
+            End::Passed | End::Held => true,
             End::Moot => {
                 // Only its own entry goes. A live row of the name may wait under the same entry.
                 if lane == Lane::Retry {
@@ -285,13 +283,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 }
                 true
             }
-            End::Held => {
-                worked.held_changed = true;
-                true
-            }
             End::HandedOver(transfer) => {
                 worked.transfers.push(transfer);
-                worked.held_changed = true;
                 true
             }
             End::NotStarted | End::NoRoom => false,
@@ -520,7 +513,6 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             failed,
             in_step,
             held_set_full,
-            held_changed,
             whole: _,
         } = worked;
         let up_to = match (count, &to) {
@@ -566,7 +558,6 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             told,
             failed,
             held_set_full,
-            held_changed,
             progress,
             at_head: false,
             waits: None,

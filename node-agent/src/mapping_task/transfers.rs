@@ -66,8 +66,6 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         self.totals += ended.totals;
         self.count_for_objective(&ended.tally);
         self.held_set_full |= ended.held_set_full;
-        // Until the set is read again: its entry may have become due.
-        self.held.rows = self.held.rows.max(1);
         if ended.totals != Totals::default() {
             self.trial = None;
         }

@@ -83,7 +83,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
 
     pub(super) async fn start_retries(&mut self, now: Timestamp) {
         let waiting = self.held.rows + self.held.of_others + self.held.transferring.0;
-        let nothing_waits = waiting == 0 && self.released.is_empty();
+        let nothing_waits = waiting == 0 && !self.held_changed && self.released.is_empty();
         if self.retrying || nothing_waits || self.located.is_none() {
             return;
         }
@@ -228,7 +228,6 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             told,
             failed,
             held_set_full,
-            held_changed,
             progress,
             ahead,
             reconciling,
@@ -241,12 +240,6 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         self.totals += totals;
         self.count_for_objective(&tally);
         self.held_set_full |= held_set_full && lane != Lane::Verify;
-        match lane {
-            Lane::Verify if held_changed => self.held.of_others = self.held.of_others.max(1),
-            Lane::Retry => self.held.rows = self.held.rows.max(1),
-            _ if held_changed => self.held.rows = self.held.rows.max(1),
-            _ => {}
-        }
         if totals != Totals::default() {
             self.trial = None;
         }
