@@ -26,6 +26,11 @@ pub const BUCKET: &str = "backup";
 /// The number of Swift's user in its image.
 const SWIFT_USER: u32 = 160;
 
+/// Where the image has Swift's venv, and how its proxy is started there: its own first line names the Python of another
+/// place.
+const VENV: &str = "/opt/swift";
+const PROXY_SERVER: [&str; 2] = ["/opt/swift/bin/python", "/opt/swift/bin/swift-proxy-server"];
+
 /// A running site.
 pub struct Site {
     /// Kubernetes.
@@ -148,7 +153,7 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
             "internalEndpoint": {
                 "image": "onespace.dev/swift:test",
                 "pullPolicy": "Never",
-                "command": [swift_program()],
+                "command": PROXY_SERVER,
                 "runAsUser": SWIFT_USER,
                 "memcacheServers": for_pods(&self.swift.memcached()),
             },
@@ -237,16 +242,13 @@ fn images() -> Result<Vec<Image>> {
     ])
 }
 
-fn swift_program() -> PathBuf {
-    venv().join("bin/swift-proxy-server")
-}
-
 fn venv() -> PathBuf {
     let venv = workspace().join(".tools/venv");
     venv.canonicalize().unwrap_or(venv)
 }
 
-/// The venv at its own place, with the Python that it was made from.
+/// The venv, with the Python that it was made from. Its own place may lie below a folder that pods mount over, like /tmp;
+/// a venv works from any.
 fn swift_image() -> Result<Image> {
     let python = tool("venv/bin/python")?.canonicalize()?;
     let ask = "import sysconfig; print(sysconfig.get_path('stdlib'))";
@@ -271,13 +273,14 @@ fn swift_image() -> Result<Image> {
         "dist-packages",
     ];
     let interpreter = python.display().to_string();
-    Image::new(
-        "onespace.dev/swift:test",
-        &[&swift_program().display().to_string()],
-    )
-    .user(&format!("{SWIFT_USER}:{SWIFT_USER}"))
-    .program(&python, &interpreter)?
-    .file(&users, "/etc/passwd")
-    .tree(&library, &unused)?
-    .tree(&venv(), &["__pycache__", "pip", "tests", "locale"])
+    Image::new("onespace.dev/swift:test", &PROXY_SERVER)
+        .user(&format!("{SWIFT_USER}:{SWIFT_USER}"))
+        .program(&python, &interpreter)?
+        .file(&users, "/etc/passwd")
+        .tree(&library, &library, &unused)?
+        .tree(
+            &venv(),
+            Path::new(VENV),
+            &["__pycache__", "pip", "tests", "locale"],
+        )
 }

@@ -87,13 +87,13 @@ impl Image {
         Ok(self)
     }
 
-    /// With everything below this folder, at the same place, and what its shared libraries need; but for folders of these
-    /// names, and libraries to link with.
+    /// With everything below this folder, and what its shared libraries need at their own places; but for folders of
+    /// these names, and libraries to link with.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn tree(mut self, folder: &Path, without: &[&str]) -> Result<Self> {
-        let mut waiting = vec![folder.to_owned()];
+    pub fn tree(mut self, from: &Path, inside: &Path, without: &[&str]) -> Result<Self> {
+        let mut waiting = vec![from.to_owned()];
         while let Some(folder) = waiting.pop() {
             for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
                 let (entry, path) = entry.map(|entry| (entry.file_type(), entry.path()))?;
@@ -112,7 +112,7 @@ impl Image {
                         self.files
                             .extend(needs.into_iter().map(|path| (path.clone(), path)));
                     }
-                    self.files.insert(path.clone(), path);
+                    self.files.insert(inside.join(path.strip_prefix(from)?), path);
                 } else if !without.contains(&name.as_str()) {
                     waiting.push(path);
                 }
