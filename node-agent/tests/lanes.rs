@@ -11,13 +11,15 @@ mod world;
 use std::time::Duration;
 
 use onespace_core::mapping::{Mapping, MappingState};
-use onespace_core::reason::PauseReason;
+use onespace_core::plan::Held;
+use onespace_core::reason::{HoldReason, PauseReason};
 use onespace_core::report::RunState;
 use onespace_core::row::RawRow;
 use onespace_core::timestamp::Timestamp;
 use onespace_node_agent::clock::Clock;
 use onespace_node_agent::databases::DatabaseError;
 use onespace_node_agent::mapping_task::Command;
+use onespace_node_agent::state::{DatabaseKey, HeldKey, Holding};
 use onespace_node_agent::work::Limits;
 use onespace_stores::remote::RemoteError;
 use world::{
@@ -89,6 +91,44 @@ async fn a_tombstone_under_one_storage_policy_leaves_the_waiting_row_of_another(
     // What Swift's reconciler leaves behind under the policy that the object was in.
     world.insert(CONTAINER, tombstone_row("x", &time.with_offset(1).to_string()));
     assert_eq!(settle(&handle).await.held.rows, 1, "the live row still waits");
+    world.things().put_trouble.clear();
+    handle.commands.send(Command::Retry(None)).await.unwrap();
+    assert_eq!(settle(&handle).await.held.rows, 0);
+    assert_eq!(world.at_remote("x").as_deref(), Some("moved"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tombstone_that_is_held_itself_does_not_take_the_place_of_another_policys_live_row() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    world.things().put_trouble.insert("x".into(), refused());
+    let time = world.store(CONTAINER, "x", "moved");
+    let moved = RawRow {
+        policy_index: 1,
+        ..swift_row("x", &time.to_string(), "moved")
+    };
+    world.insert(CONTAINER, moved);
+    assert_eq!(settle(&handle).await.held.rows, 1);
+    world.insert(CONTAINER, tombstone_row("x", &time.with_offset(1).to_string()));
+    settle(&handle).await;
+    // What happens when the database is busy just when the tombstone is looked at.
+    let database = world.things().databases[&path(CONTAINER)].id.clone();
+    let holding = Holding {
+        key: HeldKey {
+            database: DatabaseKey {
+                mapping: mapping().id,
+                database,
+                container: CONTAINER.into(),
+            },
+            name: "x".into(),
+        },
+        row: 2,
+        own: true,
+        counted: false,
+        held: Held::new(HoldReason::SourceFailed, "busy"),
+        since: world.clock.now(),
+    };
+    world.state.hold(holding, world.clock.now(), 10).await.unwrap();
     world.things().put_trouble.clear();
     handle.commands.send(Command::Retry(None)).await.unwrap();
     assert_eq!(settle(&handle).await.held.rows, 0);

@@ -1,6 +1,7 @@
 //! Held rows whose time has come.
 
 use onespace_core::plan::copy::Trust;
+use onespace_core::plan::due_at;
 use onespace_core::row::{Row, RowKind};
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
@@ -37,9 +38,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             }
             let _reading = self.work.claims.reading(&self.replica.container).await;
             let rows = self.databases.rows_of(&self.replica, &key.name).await?;
-            let task = rows
-                .iter()
-                .find(|read| read.rowid() == row)
+            let task = self
+                .stands_for(&rows, row)
                 .map_or(Task::Forget, |read| self.task(read));
             let due = match &task {
                 Task::Copy(row, ..) | Task::Delete(row, _) => {
@@ -62,6 +62,23 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             at_head,
             ..self.record(worked, None, Count::Now).await
         })
+    }
+
+    /// The row that an entry stands for. An entry is a name's: where Swift has rows of it under several storage policies,
+    /// another policy's tombstone or older body, held later, has taken the place of the live row that waits.
+    fn stands_for<'a>(&self, rows: &'a [ReadRow], entry: i64) -> Option<&'a ReadRow> {
+        let (now, copy_after) = (self.work.now(), self.work.mapping.copy_after);
+        let live = rows
+            .iter()
+            .filter(|read| read.rowid() <= entry)
+            .filter_map(|read| match self.sort(read, false, Whose::All) {
+                Sorted::Work(row) if due_at(&row, copy_after, now, now).is_none() => {
+                    Some((row.time.data, read))
+                }
+                _ => None,
+            });
+        let newest = live.max_by_key(|(time, _)| *time).map(|(_, read)| read);
+        newest.or_else(|| rows.iter().find(|read| read.rowid() == entry))
     }
 
     fn task(&self, read: &ReadRow) -> Task {
