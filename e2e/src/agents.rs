@@ -170,6 +170,18 @@ impl<'a> Agents<'a> {
         .await
     }
 
+    /// Waits until the remote holds so many copies.
+    ///
+    /// # Errors
+    /// It never did.
+    pub async fn until_copies(&mut self, count: usize) -> Result<()> {
+        let lab = self.lab;
+        self.until(&format!("{count} copies"), async |_| {
+            Ok((lab.remote().len() == count).then_some(()))
+        })
+        .await
+    }
+
     /// Waits until those that run have nothing left to do for a policy, verification included.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use onespace_core::naming::primary_index;
 use onespace_core::report::MappingReport;
 use onespace_e2e::agents::Agents;
-use onespace_e2e::lab::{BUCKET, Lab, unmarked};
+use onespace_e2e::lab::{BUCKET, unmarked};
 use onespace_e2e::programs::program;
 use onespace_e2e::shared::Shared;
 use onespace_e2e::swift::{Daemon, Options};
@@ -65,14 +65,6 @@ async fn release(agents: &mut Agents<'_>, node: usize, policy: &str) -> Result<(
     Ok(())
 }
 
-async fn until_copies(agents: &mut Agents<'_>, lab: &Lab, count: usize) -> Result<()> {
-    agents
-        .until(&format!("{count} copies"), async |_| {
-            Ok((lab.remote().len() == count).then_some(()))
-        })
-        .await
-}
-
 #[test]
 fn deletes_that_wait_at_one_agent_wait_at_all_and_go_with_their_release() -> Result<()> {
     CLUSTER.alone(async |mut lab| {
@@ -83,7 +75,7 @@ fn deletes_that_wait_at_one_agent_wait_at_all_and_go_with_their_release() -> Res
         lab.policies.apply("budget.yaml", &policy)?;
         let mut agents = lab.agents().await?;
         lab.put_many("budget", "", 50).await?;
-        until_copies(&mut agents, &lab, 50).await?;
+        agents.until_copies(50).await?;
         agents.until_idle("budget").await?;
         agents.stop_all().await?;
         let gone = names(40);
@@ -127,7 +119,7 @@ fn deletes_that_wait_at_one_agent_wait_at_all_and_go_with_their_release() -> Res
             release(&mut agents, node, "budget").await?;
         }
         let dead = shown[2];
-        until_copies(&mut agents, &lab, 10 + dead).await?;
+        agents.until_copies(10 + dead).await?;
         own.sort_unstable();
         shown.sort_unstable();
         ensure!(own == shown, "{own:?} {shown:?}");
@@ -139,7 +131,7 @@ fn deletes_that_wait_at_one_agent_wait_at_all_and_go_with_their_release() -> Res
             .await?;
         ensure!(lab.remote().len() == 10 + dead);
         release(&mut agents, 1, "budget").await?;
-        until_copies(&mut agents, &lab, 10).await?;
+        agents.until_copies(10).await?;
         // Back again, it learns from the release of its own batch that there is nothing left to do.
         agents.start_on(2).await?;
         agents
@@ -187,7 +179,7 @@ fn deletes_that_swift_forgot_while_all_agents_were_away_are_found_and_many_wait_
         }
         lab.swift.run_once(Daemon::ContainerReplicator).await?;
         let mut agents = lab.agents().await?;
-        until_copies(&mut agents, &lab, 2 * all.len()).await?;
+        agents.until_copies(2 * all.len()).await?;
         // Only what an earlier pass saw is deleted. Passes are a reclaim age apart, so the third that shows from now on
         // began later than the copies by more than the slack.
         for container in ["few", "many"] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use onespace_core::report::RunState;
-use onespace_e2e::lab::{Keys, Lab, policy_yaml};
+use onespace_e2e::lab::{Keys, policy_yaml};
 use onespace_e2e::s3::embedded::{Fault, Rule};
 use onespace_e2e::shared::Shared;
 use onespace_e2e::swift::{NO_HEADERS, Options};
@@ -23,14 +23,6 @@ fn on_puts(skip: u64, times: u64, fault: Fault) -> Rule {
     }
 }
 
-async fn until_copies(agents: &mut onespace_e2e::agents::Agents<'_>, lab: &Lab, count: usize) -> Result<()> {
-    agents
-        .until(&format!("{count} copies"), async |_| {
-            Ok((lab.remote().len() == count).then_some(()))
-        })
-        .await
-}
-
 #[test]
 fn uploads_that_break_off_and_are_kept_short_are_mended() -> Result<()> {
     CLUSTER.together(async |lab| {
@@ -41,7 +33,7 @@ fn uploads_that_break_off_and_are_kept_short_are_mended() -> Result<()> {
             .faults()
             .inject(on_puts(2, 5, Fault::KeepTruncated { after: 4 }));
         lab.put_many("short", "object-", 20).await?;
-        until_copies(&mut agents, &lab, 20).await?;
+        agents.until_copies(20).await?;
         agents.until_in_step("short", NOTHING).await?;
         Ok(())
     })
@@ -54,7 +46,7 @@ fn a_remote_that_hides_keys_in_its_listings_makes_no_copy_count_as_missing() -> 
         lab.follow("hidden").await?;
         lab.put_many("hidden", "object-", 30).await?;
         let mut agents = lab.agents().await?;
-        until_copies(&mut agents, &lab, 30).await?;
+        agents.until_copies(30).await?;
         agents.until_in_step("hidden", NOTHING).await?;
         // Everything is learned anew, by listings.
         for node in 0..3 {
@@ -66,7 +58,7 @@ fn a_remote_that_hides_keys_in_its_listings_makes_no_copy_count_as_missing() -> 
             .await?;
         lab.user.delete("hidden", "object-011").await?;
         agents.start_all().await?;
-        until_copies(&mut agents, &lab, 29).await?;
+        agents.until_copies(29).await?;
         agents
             .until_in_step("hidden", |name| name == "object-011")
             .await?;
@@ -80,7 +72,7 @@ fn keys_that_are_revoked_and_replaced_under_load_pause_every_agent_and_lose_noth
         lab.follow("rotated").await?;
         let mut agents = lab.agents().await?;
         lab.put_many("rotated", "object-", 10).await?;
-        until_copies(&mut agents, &lab, 10).await?;
+        agents.until_copies(10).await?;
         lab.s3.change_keys("rotated-key", "rotated-secret");
         lab.put_many("rotated", "later-", 20).await?;
         lab.user.delete("rotated", "object-000").await?;
@@ -115,7 +107,7 @@ fn keys_that_are_revoked_and_replaced_under_load_pause_every_agent_and_lose_noth
             "",
         );
         lab.policies.apply("rotated.yaml", &policy)?;
-        until_copies(&mut agents, &lab, 29).await?;
+        agents.until_copies(29).await?;
         agents
             .until_in_step("rotated", |name| name == "object-000")
             .await?;
@@ -154,7 +146,7 @@ fn a_remote_that_is_slow_resets_and_fails_in_turn_ends_in_step() -> Result<()> {
                 .delete("troubled", &format!("object-{number:03}"))
                 .await?;
         }
-        until_copies(&mut agents, &lab, 20).await?;
+        agents.until_copies(20).await?;
         agents
             .until_in_step("troubled", |name| name.starts_with("object-01"))
             .await?;
@@ -168,7 +160,7 @@ fn a_remote_that_hangs_pauses_every_agent_and_ends_in_step_when_it_answers_again
         lab.follow("hangs").await?;
         let mut agents = lab.agents().await?;
         lab.put_many("hangs", "object-", 10).await?;
-        until_copies(&mut agents, &lab, 10).await?;
+        agents.until_copies(10).await?;
         agents.until_idle("hangs").await?;
         lab.s3.faults().inject(Rule::always(Fault::Hang));
         lab.put_many("hangs", "later-", 20).await?;
@@ -187,7 +179,7 @@ fn a_remote_that_hangs_pauses_every_agent_and_ends_in_step_when_it_answers_again
         // One dies meanwhile.
         agents.kill(0)?;
         lab.s3.faults().clear();
-        until_copies(&mut agents, &lab, 29).await?;
+        agents.until_copies(29).await?;
         agents.until_in_step("hangs", |name| name == "object-000").await?;
         Ok(())
     })

@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, ensure};
 use onespace_core::report::unix_seconds;
 use onespace_e2e::agents::Agents;
 use onespace_e2e::http::Method;
-use onespace_e2e::lab::Lab;
 use onespace_e2e::shared::Shared;
 use onespace_e2e::swift::{Daemon, NO_HEADERS, Options, StoragePolicy, User};
 
@@ -20,14 +19,6 @@ static CLUSTER: Shared = Shared::new(|| Options {
 });
 
 const NOTHING: fn(&str) -> bool = |_| false;
-
-async fn until_copies(agents: &mut Agents<'_>, lab: &Lab, count: usize) -> Result<()> {
-    agents
-        .until(&format!("{count} copies"), async |_| {
-            Ok((lab.remote().len() == count).then_some(()))
-        })
-        .await
-}
 
 /// This many seconds from now, as Swift writes times.
 fn from_now(seconds: f64) -> Result<String> {
@@ -61,7 +52,7 @@ fn writes_of_proxies_whose_clocks_are_hours_apart_end_as_swift_has_them() -> Res
             .await?;
             ensure!(status == 201, "{name}: {status}");
         }
-        until_copies(&mut agents, &lab, 4).await?;
+        agents.until_copies(4).await?;
 
         // Swift keeps the later time, whoever wrote last: a write and a delete by this clock come to nothing.
         lab.user.put("clocks", "beaten", NO_HEADERS, "in vain").await?;
@@ -104,7 +95,7 @@ fn an_object_that_the_reconciler_moves_to_another_policy_stays_at_the_remote() -
                 .await?
                 .success()?;
         }
-        until_copies(&mut agents, &lab, 6).await?;
+        agents.until_copies(6).await?;
         ensure!(lab.user.get("moved", "a").await?.status == 404, "it is misplaced");
         // The replicator queues what is in the wrong place, the reconciler moves it.
         lab.swift.run_once(Daemon::ContainerReplicator).await?;
@@ -117,7 +108,7 @@ fn an_object_that_the_reconciler_moves_to_another_policy_stays_at_the_remote() -
         ensure!(lab.remote().len() == 6, "all stay");
         lab.user.delete("moved", "a").await?;
         lab.user.put("moved", "b", NO_HEADERS, "later").await?;
-        until_copies(&mut agents, &lab, 5).await?;
+        agents.until_copies(5).await?;
         agents.until_in_step("moved", |name| name == "a").await?;
         Ok(())
     })
@@ -135,7 +126,7 @@ fn objects_of_an_erasure_coded_policy_are_copied_changed_and_deleted() -> Result
         let large = onespace_e2e::expect::body(7, 3 << 20);
         lab.user.put("coded", "large", NO_HEADERS, large.clone()).await?;
         lab.put_many("coded", "object-", 6).await?;
-        until_copies(&mut agents, &lab, 7).await?;
+        agents.until_copies(7).await?;
         // Fragments of what follows are missing where a node is down, and older there.
         lab.swift.stop_node(1);
         lab.user
@@ -163,7 +154,7 @@ fn a_container_that_is_emptied_deleted_and_made_again_before_the_pass_ends_as_sw
             lab.put_many(container, "object-", 8).await?;
         }
         let mut agents = lab.agents().await?;
-        until_copies(&mut agents, &lab, 16).await?;
+        agents.until_copies(16).await?;
         agents.stop_all().await?;
         for container in ["gone", "again"] {
             for number in 0..8 {
@@ -177,7 +168,7 @@ fn a_container_that_is_emptied_deleted_and_made_again_before_the_pass_ends_as_sw
             .await?;
         lab.user.put("again", "new", NO_HEADERS, "new").await?;
         agents.start_all().await?;
-        until_copies(&mut agents, &lab, 2).await?;
+        agents.until_copies(2).await?;
         let deleted = |name: &str| name.starts_with("object-");
         agents.until_in_step("gone", deleted).await?;
         agents.until_in_step("again", deleted).await?;
@@ -187,7 +178,7 @@ fn a_container_that_is_emptied_deleted_and_made_again_before_the_pass_ends_as_sw
         lab.user
             .put("gone", "object-000", NO_HEADERS, "made again")
             .await?;
-        until_copies(&mut agents, &lab, 3).await?;
+        agents.until_copies(3).await?;
         agents.until_in_step("gone", deleted).await?;
         Ok(())
     })
@@ -201,7 +192,7 @@ fn a_replica_that_is_lost_and_rebuilt_by_the_replicator_is_worked_off_anew_witho
         let mut agents = lab.agents().await?;
         lab.put_many("rebuilt", "object-", 20).await?;
         lab.user.delete("rebuilt", "object-019").await?;
-        until_copies(&mut agents, &lab, 19).await?;
+        agents.until_copies(19).await?;
         agents.until_idle("rebuilt").await?;
         let before = lab.remote();
 
@@ -236,7 +227,7 @@ fn a_database_restored_from_a_backup_loses_and_deletes_nothing() -> Result<()> {
         lab.follow("restored").await?;
         let mut agents = lab.agents().await?;
         lab.put_many("restored", "early-", 8).await?;
-        until_copies(&mut agents, &lab, 8).await?;
+        agents.until_copies(8).await?;
         agents.until_idle("restored").await?;
         let account = lab.user.account();
         let backups = (0..2)
@@ -250,7 +241,7 @@ fn a_database_restored_from_a_backup_loses_and_deletes_nothing() -> Result<()> {
         lab.user
             .put("restored", "early-001", NO_HEADERS, "overwritten")
             .await?;
-        until_copies(&mut agents, &lab, 15).await?;
+        agents.until_copies(15).await?;
         agents.until_idle("restored").await?;
 
         // Two of three replicas go back in time, under the ids that the agents know.
@@ -268,7 +259,7 @@ fn a_database_restored_from_a_backup_loses_and_deletes_nothing() -> Result<()> {
         // The same ROWIDs now go to other names.
         lab.put_many("restored", "again-", 4).await?;
         lab.user.delete("restored", "early-002").await?;
-        until_copies(&mut agents, &lab, 18).await?;
+        agents.until_copies(18).await?;
         lab.swift.run_once(Daemon::ContainerReplicator).await?;
         agents
             .until_in_step("restored", |name| ["early-000", "early-002"].contains(&name))

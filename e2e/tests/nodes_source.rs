@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use onespace_core::report::{MappingReport, RunState};
-use onespace_e2e::agents::Agents;
 use onespace_e2e::http::Method;
-use onespace_e2e::lab::Lab;
 use onespace_e2e::shared::Shared;
 use onespace_e2e::swift::{Daemon, Encryption, NO_HEADERS, Options};
 
@@ -15,14 +13,6 @@ static ENCRYPTED: Shared = Shared::new(|| Options {
     encryption: Encryption::EndpointCannotDecrypt,
     ..Options::three_nodes()
 });
-
-async fn until_copies(agents: &mut Agents<'_>, lab: &Lab, count: usize) -> Result<()> {
-    agents
-        .until(&format!("{count} copies"), async |_| {
-            Ok((lab.remote().len() == count).then_some(()))
-        })
-        .await
-}
 
 #[test]
 fn ciphertext_is_copied_by_no_agent_and_all_is_copied_in_clear_once_the_endpoint_decrypts() -> Result<()> {
@@ -51,7 +41,7 @@ fn ciphertext_is_copied_by_no_agent_and_all_is_copied_in_clear_once_the_endpoint
         ensure!(lab.remote().is_empty());
 
         lab.swift.decrypt_at_the_endpoint().await?;
-        until_copies(&mut agents, &lab, 39).await?;
+        agents.until_copies(39).await?;
         lab.user.put("secret", "early-001", NO_HEADERS, "other").await?;
         lab.user
             .post("secret", "early-002", &[("x-object-meta-place", "Bonn")])
@@ -97,7 +87,7 @@ fn of_a_container_with_object_versioning_the_current_versions_are_copied_whichev
                     .await?;
             }
         }
-        until_copies(&mut agents, &lab, 12).await?;
+        agents.until_copies(12).await?;
         // What follows is not known on one node, whose agent is down, too.
         agents.kill(1)?;
         lab.swift.stop_node(1);
@@ -163,7 +153,7 @@ fn of_a_container_with_object_versioning_the_current_versions_are_copied_whichev
         lab.user
             .put("versions", "object-04", NO_HEADERS, "object-04 restored")
             .await?;
-        until_copies(&mut agents, &lab, 9).await?;
+        agents.until_copies(9).await?;
         agents
             .until_in_step("versions", |name| deleted.contains(&name))
             .await?;

@@ -18,7 +18,7 @@ use onespace_core::row::RawRow;
 use onespace_core::timestamp::Timestamp;
 use onespace_node_agent::clock::Clock;
 use onespace_node_agent::databases::DatabaseError;
-use onespace_node_agent::mapping_task::Command;
+use onespace_node_agent::mapping_task::{Command, Handle};
 use onespace_node_agent::state::{DatabaseKey, HeldKey, Holding};
 use onespace_node_agent::work::Limits;
 use onespace_stores::remote::RemoteError;
@@ -76,10 +76,8 @@ async fn a_row_that_is_not_due_does_not_keep_a_failed_row_before_it_waiting() {
     assert_eq!(world.at_remote("new"), None, "it is not due for a month");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_tombstone_under_one_storage_policy_leaves_the_waiting_row_of_another() {
-    let world = World::new();
-    let handle = world.start(mapping());
+/// The object `x` of another storage policy, whose row is held; its time.
+async fn held_under_another_policy(world: &World, handle: &Handle) -> Timestamp {
     world.things().put_trouble.insert("x".into(), refused());
     let time = world.store(CONTAINER, "x", "moved");
     let moved = RawRow {
@@ -87,7 +85,15 @@ async fn a_tombstone_under_one_storage_policy_leaves_the_waiting_row_of_another(
         ..swift_row("x", &time.to_string(), "moved")
     };
     world.insert(CONTAINER, moved);
-    assert_eq!(settle(&handle).await.held.rows, 1);
+    assert_eq!(settle(handle).await.held.rows, 1);
+    time
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tombstone_under_one_storage_policy_leaves_the_waiting_row_of_another() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    let time = held_under_another_policy(&world, &handle).await;
     // What Swift's reconciler leaves behind under the policy that the object was in.
     world.insert(CONTAINER, tombstone_row("x", &time.with_offset(1).to_string()));
     assert_eq!(settle(&handle).await.held.rows, 1, "the live row still waits");
@@ -101,14 +107,7 @@ async fn a_tombstone_under_one_storage_policy_leaves_the_waiting_row_of_another(
 async fn a_tombstone_that_is_held_itself_does_not_take_the_place_of_another_policys_live_row() {
     let world = World::new();
     let handle = world.start(mapping());
-    world.things().put_trouble.insert("x".into(), refused());
-    let time = world.store(CONTAINER, "x", "moved");
-    let moved = RawRow {
-        policy_index: 1,
-        ..swift_row("x", &time.to_string(), "moved")
-    };
-    world.insert(CONTAINER, moved);
-    assert_eq!(settle(&handle).await.held.rows, 1);
+    let time = held_under_another_policy(&world, &handle).await;
     world.insert(CONTAINER, tombstone_row("x", &time.with_offset(1).to_string()));
     settle(&handle).await;
     // What happens when the database is busy just when the tombstone is looked at.

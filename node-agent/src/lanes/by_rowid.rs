@@ -11,7 +11,8 @@ use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
-use super::turn::{Count, Item, Task};
+use super::record::Count;
+use super::turn::{Item, Task};
 use super::{Ended, Lane, NotDue, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::{Databases, ReadRow};

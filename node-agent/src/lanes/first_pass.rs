@@ -6,7 +6,7 @@ use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
 use super::listing::{Listing, last_whole_name};
-use super::turn::Count;
+use super::record::Count;
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
 use crate::databases::Databases;

@@ -15,9 +15,11 @@
 mod budget;
 mod by_rowid;
 mod first_pass;
+mod hold;
 mod listing;
 mod look;
 mod reconcile;
+mod record;
 mod retry;
 mod transfer;
 mod turn;
@@ -41,8 +43,8 @@ use crate::state::{Ahead, DatabaseKey, Progress, Reconciling, StateError};
 use crate::work::Work;
 
 pub use listing::Listing;
+pub use record::InStep;
 pub use transfer::Transfer;
-pub use turn::InStep;
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,7 +14,8 @@ use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
-use super::turn::{Count, Which, Worked};
+use super::record::{Count, Worked};
+use super::turn::Which;
 use super::{Ended, Lane, Turn};
 use crate::claims::Claim;
 use crate::clock::Clock;

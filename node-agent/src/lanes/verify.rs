@@ -13,7 +13,7 @@ use onespace_stores::source::Source;
 
 use super::by_rowid::item;
 use super::listing::{Listing, last_whole_name};
-use super::turn::Count;
+use super::record::Count;
 use super::turn::Task;
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;

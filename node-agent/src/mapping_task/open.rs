@@ -29,6 +29,9 @@ const SCAN: usize = 1000;
 /// Databases of one device that are opened at the same time.
 const OPENS: usize = 4;
 
+/// Uploads of earlier tasks that one task aborts; the next one goes on.
+const OLD_UPLOADS: u32 = 1000;
+
 impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {
     /// Opens the mapping's state; `false` = the mapping is refused.
     pub(super) async fn open(&mut self) -> bool {
@@ -71,7 +74,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     async fn clear_up_after_the_last_task(&mut self) {
         let (id, state) = (&self.work.mapping.id, &self.work.state);
         let found = match state.transfers_over(id, None).await {
-            Ok(()) => state.uploads(id).await,
+            Ok(()) => state.uploads(id, OLD_UPLOADS).await,
             Err(error) => Err(error),
         };
         match found {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use onespace_core::plan::Stop;
 use onespace_core::report::Totals;
-use onespace_stores::remote::Remote;
+use onespace_stores::remote::{Remote, RemoteError};
 use onespace_stores::source::Source;
 
 use super::{About, Event, MappingTask};
@@ -44,6 +44,9 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 };
                 if let Err(error) = aborted {
                     tracing::warn!(%policy, "an upload that was cut off cannot be aborted, its parts stay: {error}");
+                    if matches!(error, RemoteError::Paused { .. }) {
+                        break;
+                    }
                 }
             }
             Event::OldUploadsAborted

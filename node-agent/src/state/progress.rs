@@ -329,9 +329,14 @@ impl State {
                 Watermark::Unmoved => {}
                 _ => verified::note(sql, &key, passing, passed_deletes.as_ref())?,
             }
-            let mut settle = sql.prepare_cached("DELETE FROM held WHERE mapping = ? AND db = ? AND name = ? AND row <= ?")?;
+            let mut settle = sql.prepare_cached("DELETE FROM held WHERE mapping = ? AND db = ? AND name = ? AND row = ?")?;
+            // An earlier row is mostly gone. Under another storage policy it may be there still: it is looked for.
+            let mut look_for = sql.prepare_cached(
+                "UPDATE held SET next_try = 0, attempts = 0 WHERE mapping = ? AND db = ? AND name = ? AND row < ?",
+            )?;
             for (name, row) in settled {
                 settle.execute(params![mapping, db, name, row])?;
+                look_for.execute(params![mapping, db, name, row])?;
                 batches::settle(sql, &key, &name, row)?;
             }
             for adopted in &adopted {

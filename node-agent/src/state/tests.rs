@@ -166,6 +166,17 @@ async fn a_later_row_replaces_an_entry_and_an_earlier_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_later_row_that_is_done_has_the_one_that_waits_looked_for_and_not_forgotten() {
+    let state = State::in_memory().unwrap();
+    hold(&state, "x", 5, HoldReason::Refused, 0).await;
+    assert!(due(&state, 30).await.is_empty());
+    settle(&state, "x", 7).await;
+    assert_eq!(due(&state, 30).await, [("x".to_owned(), 5, 0)]);
+    settle(&state, "x", 5).await;
+    assert!(due(&state, 30).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_full_set_takes_no_new_name_and_drops_none() {
     let state = State::in_memory().unwrap();
     assert_eq!(hold(&state, "a", 1, MENDS, 0).await, Kept::Yes);

@@ -76,15 +76,19 @@ impl State {
         .await
     }
 
-    /// Uploads of a mapping that were begun and have not ended: key and id.
+    /// Uploads of a mapping that were begun and have not ended, at most so many: key and id.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn uploads(&self, mapping: &MappingId) -> Result<Vec<(String, String)>, StateError> {
+    pub async fn uploads(
+        &self,
+        mapping: &MappingId,
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, StateError> {
         let mapping = mapping.0.clone();
         self.run(move |sql| {
-            sql.prepare_cached("SELECT key, id FROM upload WHERE mapping = ?")?
-                .query_map([mapping], |row| Ok((row.get(0)?, row.get(1)?)))?
+            sql.prepare_cached("SELECT key, id FROM upload WHERE mapping = ? LIMIT ?")?
+                .query_map(params![mapping, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         })
         .await
