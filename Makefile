@@ -9,11 +9,11 @@ test: prepare
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	.tools/bin/cargo-deny --workspace --locked check bans licenses sources
-	# The scenarios run the programs as processes.
-	cargo build --workspace --bins --locked
+	# The scenarios run the programs as processes. With everything at once, no dependency is compiled twice.
+	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
 	# The simulation would find what it is for: faults are planted in the agent, one at a time.
-	cargo test --locked -p onespace-node-agent --features planted-faults --test simulation planted
+	cargo test --workspace --locked --features onespace-node-agent/planted-faults --test simulation planted
 
 prepare:
 	scripts/prepare

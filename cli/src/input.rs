@@ -14,7 +14,7 @@ const MAX_FILE: u64 = 32 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// The operating system says no.
-    #[error("{path} cannot be read: {source}")]
+    #[error("{path} cannot be read")]
     Io {
         /// The file or folder.
         path: PathBuf,

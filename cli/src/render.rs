@@ -75,8 +75,13 @@ pub fn run(args: &Render, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::R
         .context("the set is not complete, agents keep the last one: run this again")?;
     writeln!(
         out,
-        "{} mappings written to {}",
+        "{} {} written to {}",
         all_mappings.len(),
+        if all_mappings.len() == 1 {
+            "mapping"
+        } else {
+            "mappings"
+        },
         mappings.display()
     )?;
     Ok(true)

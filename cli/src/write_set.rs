@@ -17,7 +17,7 @@ use onespace_core::mapping::SHARDS;
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The operating system says no.
-    #[error("{path} cannot be {what}: {source}")]
+    #[error("{path} cannot be {what}")]
     Io {
         /// The file or folder.
         path: PathBuf,
