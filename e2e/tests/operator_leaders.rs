@@ -219,9 +219,8 @@ async fn many_policies_cost_few_writes_and_quiet_costs_none() {
         }
         writes += 1;
         if let Some(before) = last.insert(object.clone(), at) {
-            // Writes of one round follow each other; the time between two rounds is measured at their beginning.
             assert!(
-                at - before > 0.25,
+                at - before >= 0.5,
                 "{object:?} was written twice within {} s",
                 at - before
             );

@@ -143,6 +143,23 @@ async fn a_node_that_was_down_has_old_rows_and_bodies_until_the_daemons_have_run
     Ok(())
 }
 
+#[tokio::test]
+async fn every_server_ends_with_the_swift_that_it_belongs_to() {
+    let swift = Swift::start(Options::default()).await.unwrap();
+    let servers = [swift.memcached(), swift.nodes()[0].container_server()];
+    for server in &servers {
+        assert!(std::net::TcpStream::connect(server).is_ok(), "{server}");
+    }
+    drop(swift);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    for server in &servers {
+        while std::net::TcpStream::connect(server).is_ok() {
+            assert!(std::time::Instant::now() < deadline, "{server} is still there");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// A process that was killed leaves neither servers nor a folder behind.
 #[test]
 fn nothing_outlives_a_killed_parent() {

@@ -26,7 +26,7 @@ use crate::status::Desk;
 use crate::table::{Change, Key};
 use crate::verdicts::{JITTER, Verdicts};
 
-/// At most one round, hence one write per file, in this time.
+/// From the end of a round to the next one: at most one write per file in this time.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 
 /// The wait after a round that failed, at first and at most.
@@ -160,7 +160,6 @@ impl Controller {
                 }
                 () = until(wait), if wait.is_some() => {
                     let started = Instant::now();
-                    last_round = Some(started);
                     let lost = lost(self.leads.clone());
                     // Whatever a round has written until then, no reader loads a mixture.
                     let outcome = tokio::select! {
@@ -168,6 +167,7 @@ impl Controller {
                         () = lost => return Err(Deposed),
                         () = cancel.cancelled() => return Ok(()),
                     };
+                    last_round = Some(Instant::now());
                     due = match outcome {
                         Ok(complete) => {
                             backoff = BACKOFF.0;

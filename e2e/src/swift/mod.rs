@@ -316,8 +316,9 @@ impl Swift {
         let (name, program, configuration) = match server {
             Server::Memcached => {
                 let port = self.ports.memcached.to_string();
-                // -u: memcached refuses to run as root without a name.
-                let arguments = ["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "nobody"];
+                // -u: as root it wants a user to become. Became it another one, the kernel would forget that it is to end with
+                // the process that started it.
+                let arguments = ["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "root"];
                 let arguments = arguments.map(str::to_owned);
                 return Process::start(&self.path, "memcached", "memcached", &arguments);
             }
