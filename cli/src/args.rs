@@ -1,25 +1,58 @@
 //! The command line. Every option is also an environment variable `ONESPACE_<OPTION>`.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use onespace_crds::Duration;
 
-/// Policies of onespace: check them and turn them into the files that agents read.
+use crate::place::Place;
+
+/// The name under which kubectl finds this program.
+const PLUGIN: &str = "kubectl-onespace";
+
+/// Policies of onespace: check them, turn them into the files that agents read, see how they stand, and act on them.
+///
+/// As `kubectl onespace` (a link of that name, `kubectl-onespace`, in the PATH) it looks at the cluster unless it is told of an
+/// agent.
 ///
 /// Exit codes: 0 done, 1 error, 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "onespace", version)]
 pub struct Args {
+    /// It was called by kubectl.
+    #[arg(skip)]
+    pub plugin: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+impl Args {
+    /// From a command line, whose first word is the program. Ends the program where there is nothing to run.
+    #[must_use]
+    pub fn of(line: impl IntoIterator<Item = OsString>) -> Self {
+        let line: Vec<OsString> = line.into_iter().collect();
+        let plugin = line.first().is_some_and(|program| is_plugin(Path::new(program)));
+        let command = match plugin {
+            true => Self::command().bin_name("kubectl onespace"),
+            false => Self::command(),
+        };
+        let mut matches = command.get_matches_from(line);
+        let args = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
+        Self { plugin, ..args }
+    }
+}
+
+fn is_plugin(program: &Path) -> bool {
+    program.file_stem().is_some_and(|name| name == PLUGIN)
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check policies as the API server and the operator would, without a cluster.
-    Validate(Inputs),
+    /// Check policies: those of files as the API server and the operator would, without a cluster; or those of the cluster.
+    Validate(Validate),
     /// Turn policies into the files that agents read, without a cluster.
     ///
     /// All or nothing: an invalid or conflicting policy is named, and nothing is written.
@@ -32,62 +65,91 @@ pub enum Command {
     ///
     /// PUT, POST (new metadata), HEAD, LIST, DELETE; the first that fails is named, with what to do.
     Verify(Verify),
-    /// Show what an agent does; on a terminal the table is renewed while there is a backlog.
+    /// Show what an agent does, or how the policies of the cluster stand; on a terminal the table is renewed while there is
+    /// a backlog.
     Status(Status),
-    /// Have an agent try held rows again.
+    /// Have held rows tried again, by one agent or, through the cluster, by all.
     Retry(Retry),
-    /// Have an agent carry out a batch of deletes that waits for a person.
+    /// Have a batch of deletes carried out that waits for a person.
     ReleaseDeletes(ReleaseDeletes),
 }
 
-/// Which agent is asked.
+/// Options of `validate`.
 #[derive(Debug, ClapArgs)]
-pub struct Agent {
-    /// The agent's `--status-listen`.
+pub struct Validate {
+    /// A file with YAML or JSON, or a folder with such files (*.yaml, *.yml, *.json); may repeat. Without one, the policies
+    /// of the cluster are checked.
+    #[arg(short = 'f', long = "file", value_name = "FILE_OR_DIR", env = "ONESPACE_FILE", num_args = 1..)]
+    pub files: Vec<PathBuf>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: crate::place::ClusterArgs,
+    /// The policies of all namespaces.
     #[arg(
-        long = "agent",
-        value_name = "URL",
-        env = "ONESPACE_AGENT",
-        default_value = "http://127.0.0.1:9181"
+        short = 'A',
+        long,
+        env = "ONESPACE_ALL_NAMESPACES",
+        conflicts_with = "namespace"
     )]
-    pub url: String,
+    pub all_namespaces: bool,
 }
 
 /// Options of `retry`.
 #[derive(Debug, ClapArgs)]
 pub struct Retry {
-    /// Which agent.
+    /// Which agent, or which cluster.
     #[command(flatten)]
-    pub agent: Agent,
-    /// The mapping's id, from `onespace status --json`.
-    #[arg(value_name = "ID")]
-    pub id: String,
-    /// Only this object, `container/object`; the default is every held row of the mapping.
+    pub place: Place,
+    /// The policy. At an agent the mapping's id will do, too: it is in `onespace status --json`.
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    pub policy: String,
+    /// Only this object, `container/object`, at one agent; the default is every held row.
     #[arg(value_name = "OBJECT")]
     pub object: Option<String>,
+    /// How long to wait, in the cluster, until every agent has done so; 0s does not wait.
+    #[arg(long, value_name = "DURATION", env = "ONESPACE_TIMEOUT", default_value = "2m", value_parser = duration)]
+    pub timeout: Duration,
 }
 
 /// Options of `release-deletes`.
 #[derive(Debug, ClapArgs)]
 pub struct ReleaseDeletes {
-    /// Which agent.
+    /// Which agent, or which cluster.
     #[command(flatten)]
-    pub agent: Agent,
-    /// The mapping's id, from `onespace status --json`.
-    #[arg(value_name = "ID")]
-    pub id: String,
-    /// The batch's id, from the same place: only this batch is released.
+    pub place: Place,
+    /// The policy. At an agent the mapping's id will do, too: it is in `onespace status --json`.
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    pub policy: String,
+    /// The batch's id, from the policy's status: only this batch is released.
     #[arg(value_name = "BATCH")]
-    pub batch: String,
+    pub batch: Option<String>,
+    /// Releases whichever batch waits now.
+    #[arg(long, env = "ONESPACE_YES", conflicts_with = "batch")]
+    pub yes: bool,
+    /// How long to wait, in the cluster, until the batch waits no more; 0s does not wait.
+    #[arg(long, value_name = "DURATION", env = "ONESPACE_TIMEOUT", default_value = "2m", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    Duration::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Options of `status`.
 #[derive(Debug, ClapArgs)]
 pub struct Status {
-    /// Which agent.
+    /// Which agent, or which cluster.
     #[command(flatten)]
-    pub agent: Agent,
-    /// The agent's answer, unchanged.
+    pub place: Place,
+    /// The policies of all namespaces.
+    #[arg(
+        short = 'A',
+        long,
+        env = "ONESPACE_ALL_NAMESPACES",
+        conflicts_with_all = ["namespace", "agent"]
+    )]
+    pub all_namespaces: bool,
+    /// The agent's answer, or the policies as the cluster has them, unchanged.
     #[arg(long, env = "ONESPACE_JSON")]
     pub json: bool,
 }
@@ -137,4 +199,20 @@ pub struct Verify {
     /// Write nothing: LIST, and HEAD of what was listed.
     #[arg(long, env = "ONESPACE_READ_ONLY")]
     pub read_only: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn kubectl_finds_the_program_by_its_name() {
+        assert!(is_plugin(Path::new("/usr/local/bin/kubectl-onespace")));
+        assert!(!is_plugin(Path::new("/usr/local/bin/onespace")));
+    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use onespace_core::reason::PolicyFault;
 use onespace_core::validate::{Candidate, Finding, ValidPolicy, settle, validate};
+use serde_json::Value;
 
 use crate::admission::Admission;
 use crate::input::{Key, Objects};
@@ -11,8 +12,8 @@ use crate::input::{Key, Objects};
 /// What is to be said of one policy.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    /// Its file.
-    pub path: PathBuf,
+    /// Its file; none in a cluster.
+    pub path: Option<PathBuf>,
     /// Namespace and name.
     pub key: Key,
     /// The policy, or everything that is wrong with it.
@@ -20,11 +21,21 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// File and policy; the policy alone if it comes from a cluster.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        let (namespace, name) = &self.key;
+        match &self.path {
+            Some(path) => format!("{}: {namespace}/{name}", path.display()),
+            None => format!("{namespace}/{name}"),
+        }
+    }
+
     /// One line for each finding: file, policy, field, reason, message.
     #[must_use]
     pub fn lines(&self, findings: &[Finding]) -> Vec<String> {
-        let (namespace, name) = &self.key;
-        let line = |finding| format!("{}: {namespace}/{name}: {finding}", self.path.display());
+        let subject = self.subject();
+        let line = |finding| format!("{subject}: {finding}");
         findings.iter().map(line).collect()
     }
 }
@@ -49,10 +60,11 @@ pub fn check(objects: &Objects) -> anyhow::Result<Vec<Verdict>> {
 
     let candidates = verdicts.iter().filter_map(|verdict| {
         let policy = verdict.result.as_ref().ok()?.clone();
+        let object = &objects.policies.get(&verdict.key)?.value;
         Some(Candidate {
             policy,
-            incumbent: false,
-            created: None,
+            incumbent: is_accepted(object),
+            created: created(object),
         })
     });
     let (_, conflicts) = settle(candidates.collect());
@@ -74,4 +86,22 @@ pub fn check(objects: &Objects) -> anyhow::Result<Vec<Verdict>> {
         }
     }
     Ok(verdicts)
+}
+
+/// Whether the operator has it among the mappings, as far as the object says. Files written by hand say nothing.
+fn is_accepted(object: &Value) -> bool {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Accepted" && condition["status"] == "True")
+}
+
+/// When it was made, in seconds since 1970.
+fn created(object: &Value) -> Option<i64> {
+    let time = object
+        .pointer("/metadata/creationTimestamp")
+        .and_then(Value::as_str)?;
+    let time: jiff::Timestamp = time.parse().ok()?;
+    Some(time.as_second())
 }

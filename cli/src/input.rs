@@ -66,8 +66,8 @@ pub enum InputError {
 /// One object of the input. It may hold a password: there is no Debug.
 #[derive(Clone)]
 pub struct Object {
-    /// Where it stands.
-    pub path: PathBuf,
+    /// The file where it stands; none in a cluster.
+    pub path: Option<PathBuf>,
     /// The whole object.
     pub value: Value,
 }
@@ -86,6 +86,24 @@ pub struct Objects {
     pub config_maps: BTreeMap<Key, Object>,
     /// What was passed over, to be said.
     pub notes: Vec<String>,
+}
+
+impl Objects {
+    /// Adds a policy that a cluster has.
+    pub fn add_policy(&mut self, value: Value) {
+        let key = key_of(&value);
+        self.policies.insert(key, Object { path: None, value });
+    }
+}
+
+/// Namespace and name of an object.
+fn key_of(object: &Value) -> Key {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    let namespace = text("/metadata/namespace").unwrap_or("default");
+    (
+        namespace.to_owned(),
+        text("/metadata/name").unwrap_or_default().to_owned(),
+    )
 }
 
 /// Reads files and folders.
@@ -176,8 +194,7 @@ fn add(path: &Path, number: usize, value: Value, objects: &mut Objects) -> Resul
             .iter()
             .try_for_each(|item| add(path, number, item.clone(), objects));
     }
-    let name = text("/metadata/name").unwrap_or_default().to_owned();
-    let namespace = text("/metadata/namespace").unwrap_or("default").to_owned();
+    let (namespace, name) = key_of(&value);
     let group = format!("{}/", onespace_crds::GROUP);
     let ours = format!("{group}{}", onespace_crds::VERSION);
     let map = match (version.as_str(), kind.as_str()) {
@@ -198,13 +215,13 @@ fn add(path: &Path, number: usize, value: Value, objects: &mut Objects) -> Resul
         }
     };
     let object = Object {
-        path: path.to_owned(),
+        path: Some(path.to_owned()),
         value,
     };
     if let Some(other) = map.insert((namespace.clone(), name.clone()), object) {
         return Err(InputError::Twice {
             path: path.to_owned(),
-            other: other.path,
+            other: other.path.unwrap_or_default(),
             kind,
             namespace,
             name,

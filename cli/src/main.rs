@@ -2,9 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    let args = onespace_cli::args::Args::parse();
+    let args = onespace_cli::args::Args::of(std::env::args_os());
     onespace_cli::run::run(args, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
 }

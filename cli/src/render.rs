@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -121,7 +122,7 @@ fn object<T: DeserializeOwned>(
     serde_json::from_value(object.value.clone()).map(Some).map_err(|_| {
         let message = format!(
             "{} has another form than a Secret or ConfigMap has: its values must be texts, put numbers into quotes",
-            object.path.display()
+            object.path.as_deref().unwrap_or(Path::new("the input")).display()
         );
         vec![Finding::new(format!("{}/{}", key.0, key.1), fault, message)]
     })

@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_policy_is_chosen_by_name_with_or_without_namespace() {
         let verdict = Verdict {
-            path: "p.yaml".into(),
+            path: Some("p.yaml".into()),
             key: ("swift".into(), "photos".into()),
             result: Err(Vec::new()),
         };

@@ -14,6 +14,7 @@ mod in_step;
 pub mod kube;
 pub mod lab;
 pub mod operator;
+pub mod plugin;
 pub mod policies;
 pub mod ports;
 pub mod programs;

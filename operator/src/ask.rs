@@ -7,12 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use onespace_core::report::Report;
-use onespace_stores::mutual_tls::{self, Identity, TlsError};
+use onespace_stores::mutual_tls::{self, AgentConnector, Identity, TlsError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -40,7 +38,7 @@ pub struct Update {
     pub answer: Result<Vec<Report>, String>,
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+type HttpClient = Client<AgentConnector, Empty<Bytes>>;
 
 /// All agents that are asked.
 pub struct Asking {
@@ -93,16 +91,7 @@ impl Asking {
 }
 
 fn client(config: rustls::ClientConfig) -> Result<HttpClient, TlsError> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(PATIENCE));
-    tcp.set_nodelay(true);
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_or_http()
-        .with_server_name_resolver(FixedServerNameResolver::new(mutual_tls::agent_name()?))
-        .enable_http1()
-        .wrap_connector(tcp);
+    let connector = mutual_tls::agent_connector(config, PATIENCE)?;
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 

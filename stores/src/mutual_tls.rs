@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -119,11 +121,27 @@ impl Identity {
     }
 }
 
-/// [`AGENT_NAME`], as what is looked for in a certificate.
+/// How agents are reached: at `https` their certificate must bear [`AGENT_NAME`], whatever their address.
+pub type AgentConnector = HttpsConnector<HttpConnector>;
+
+/// Reaches agents with this configuration, waiting so long for a connection.
 ///
 /// # Errors
-/// None: it is a name.
-pub fn agent_name() -> Result<ServerName<'static>, TlsError> {
+/// TLS cannot be used at all.
+pub fn agent_connector(config: ClientConfig, patience: Duration) -> Result<AgentConnector, TlsError> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(patience));
+    tcp.set_nodelay(true);
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .with_server_name_resolver(FixedServerNameResolver::new(agent_name()?))
+        .enable_http1()
+        .wrap_connector(tcp))
+}
+
+fn agent_name() -> Result<ServerName<'static>, TlsError> {
     ServerName::try_from(AGENT_NAME).map_err(unusable("the name of agents"))
 }
 

@@ -3,6 +3,7 @@
 
 mod install;
 mod nodes;
+mod plugin;
 mod rights;
 
 use std::process::ExitCode;
@@ -28,6 +29,10 @@ fn trials() -> Vec<Trial> {
         on_site(
             "an_installed_chart_copies_what_a_policy_says_and_leaves_policies_and_data_when_it_goes",
             install::an_installed_chart_copies_what_a_policy_says_and_leaves_policies_and_data_when_it_goes,
+        ),
+        on_site(
+            "who_may_view_sees_how_policies_stand_and_who_may_edit_has_all_agents_retry",
+            plugin::who_may_view_sees_how_policies_stand_and_who_may_edit_has_all_agents_retry,
         ),
         on_site(
             "the_operator_uses_every_right_that_it_has_and_is_denied_nothing",

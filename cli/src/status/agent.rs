@@ -1,10 +1,12 @@
-//! The table: pure, from one or two answers of the agent.
+//! An agent's table: pure, from one or two of its answers.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use onespace_core::objective::Counts;
 use onespace_core::report::{LimitsReport, MappingReport, ObjectiveReport, Report, RunState};
+
+use super::columns::{age, columns};
 
 /// What an agent answered, and when.
 pub(super) struct Sample {
@@ -60,23 +62,7 @@ pub(super) fn table(sample: &Sample, earlier: Option<&Sample>, now: jiff::Timest
             );
         }
     }
-    let widths: Vec<usize> = (0..HEAD.len())
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    for row in &rows {
-        let line: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        let _ = writeln!(text, "{}", line.join("  ").trim_end());
-    }
-    text + &notes
+    text + &columns(&rows) + &notes
 }
 
 fn row(
@@ -201,15 +187,6 @@ fn in_time(objective: &ObjectiveReport) -> String {
         share / 1000,
         share % 1000
     )
-}
-
-fn age(seconds: i64) -> String {
-    match seconds.max(0) {
-        seconds @ 0..60 => format!("{seconds}s"),
-        seconds @ 60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        seconds @ 3600..86400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
-        seconds => format!("{}d{:02}h", seconds / 86400, seconds % 86400 / 3600),
-    }
 }
 
 fn size(bytes: u64) -> String {
