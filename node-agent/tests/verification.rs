@@ -10,6 +10,7 @@ mod world;
 
 use std::time::Duration;
 
+use onespace_core::mapping::Mapping;
 use onespace_core::naming::primary_index;
 use onespace_core::report::MappingReport;
 use onespace_core::row::RawRow;
@@ -120,6 +121,31 @@ async fn rows_of_a_node_that_is_down_arrive_through_the_others_after_the_slack()
         names_of(0, 60).len() as u64,
         "its own, and no others"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_agent_copies_the_row_of_another_before_copy_after_is_over() {
+    let nodes = three();
+    let handles = nodes.each_ref().map(|node| {
+        let waits = Mapping {
+            copy_after: 10 * 3600,
+            ..mapping()
+        };
+        node.start_with(waits, limits())
+    });
+    for handle in &handles {
+        settle(handle).await;
+    }
+    put_all(&nodes[0], &names(30));
+    pass(60 * 9 * MINUTE).await;
+    assert_eq!(missing(&nodes[0], &names(30)), 30);
+    let [first, _, last] = handles;
+    kill(last).await;
+    pass(60 * MINUTE + MINUTE).await;
+    assert_eq!(missing(&nodes[0], &names(30)), names_of(2, 30).len());
+    pass(VERIFIED).await;
+    assert_eq!(missing(&nodes[0], &names(30)), 0, "a dead node's are due as well");
+    assert_eq!(report(&first).verify.rows, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,28 +50,33 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     self.delete_of_another(read)
                         .map(|replica| (read.rowid(), replica)),
                 );
+                let sorted = self.sort(read, lane == Lane::Deletes, Whose::All);
+                if let (Lane::Follow, Sorted::Work(row)) = (lane, &sorted) {
+                    // Whoever's it is: what is passed is verified a slack later.
+                    waits = self.not_due(row, now);
+                    if waits.is_some() {
+                        break;
+                    }
+                }
                 let mut due = None;
-                let task = match self.sort(read, lane == Lane::Deletes, Whose::Own) {
+                let task = match sorted {
                     Sorted::Pass => Task::Pass,
+                    _ if self.is_anothers(read) => Task::Pass,
                     Sorted::Unreadable(held) => {
                         // Its time is not known; it waits, and counts as long as it does.
                         due = Some(now).filter(|_| read.rowid() > self.progress.high);
                         Task::Hold(held)
                     }
-                    Sorted::Work(row) if lane == Lane::Deletes => {
-                        due = self.work.due_for_objective(&row, &self.progress);
-                        let claim = self.work.claims.claim(&self.replica.container, &row.name);
-                        Task::Delete(row, claim)
-                    }
                     Sorted::Work(row) => {
-                        waits = self.not_due(&row, now);
-                        if waits.is_some() {
-                            break;
-                        }
                         due = self.work.due_for_objective(&row, &self.progress);
-                        let trust = self.trust(&row, now);
                         let claim = self.work.claims.claim(&self.replica.container, &row.name);
-                        Task::Copy(row, trust, claim)
+                        match lane {
+                            Lane::Deletes => Task::Delete(row, claim),
+                            _ => {
+                                let trust = self.trust(&row, now);
+                                Task::Copy(row, trust, claim)
+                            }
+                        }
                     }
                 };
                 items.push(Item {
@@ -115,6 +120,11 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             waits,
             ..ended
         })
+    }
+
+    /// Whether another agent works on this row. Of one that cannot be read nobody can tell.
+    fn is_anothers(&self, read: &ReadRow) -> bool {
+        matches!(read, ReadRow::Row(raw) if !self.is_own(&raw.name))
     }
 
     fn not_due(&self, row: &Row, now: Timestamp) -> Option<NotDue> {

@@ -2,6 +2,7 @@
 //! large objects. Each is looked at every slack, and costs HEADs only while nothing changed.
 
 use onespace_core::plan::copy::Trust;
+use onespace_core::plan::due_at;
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
 
@@ -33,7 +34,9 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 ..Ended::default()
             });
         }
+        let (now, copy_after) = (self.work.now(), self.work.mapping.copy_after);
         let mut items = Vec::with_capacity(due.len());
+        let mut not_due = Vec::new();
         for name in due {
             let _reading = self.work.claims.reading(&self.replica.container).await;
             let rows = self.databases.rows_of(&self.replica, &name).await?;
@@ -44,6 +47,11 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     _ => None,
                 });
             let (rowid, task) = match live {
+                // Another lane copies it when it is.
+                Some(row) if due_at(&row, copy_after, now, now).is_some() => {
+                    not_due.push(name);
+                    continue;
+                }
                 Some(row) => {
                     let claim = self.work.claims.claim(&self.replica.container, &name);
                     (row.rowid, Task::Copy(row, Trust::None, claim))
@@ -58,7 +66,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 task,
             });
         }
-        let worked = self.work_on(Lane::Look, items, &self.no_deletes()).await;
+        let mut worked = self.work_on(Lane::Look, items, &self.no_deletes()).await;
+        worked.looks.again.extend(not_due);
         let at_head = worked.whole;
         Ok(Ended {
             at_head,
