@@ -118,6 +118,22 @@ async fn it_is_looked_at_again_every_slack_and_follows_its_segments() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_whose_copy_takes_longer_than_the_slack_is_looked_at_again_all_the_same() {
+    let world = World::new();
+    let handle = start(&world);
+    settle(&handle).await;
+    put_segment(&world, "big/1", "one ");
+    world.things().slow_puts.insert("film".into(), 2 * SLACK);
+    put_dynamic(&world, "film", "segments/big/");
+    pass(2 * SLACK + 2 * MINUTE).await;
+    assert_eq!(world.at_remote("film").as_deref(), Some("one "));
+    world.things().slow_puts.clear();
+    put_segment(&world, "big/2", "two");
+    pass(SLACK + 4 * MINUTE).await;
+    assert_eq!(world.at_remote("film").as_deref(), Some("one two"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_of_segments_that_is_not_there_leaves_the_copy_and_an_empty_one_empties_it() {
     let (world, handle) = with_one_of_three().await;
     world.things().no_container.insert("segments".into());

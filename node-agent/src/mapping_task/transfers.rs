@@ -74,6 +74,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         if let Some(db) = self.followed.get_mut(path) {
             db.blame_transfer(row, ended.pause.is_some());
+            db.verification.saw(ended.ahead);
         }
         if let Some(pause) = ended.pause.filter(|_| !ended.told) {
             self.pause_for(Stop::Pause(pause));

@@ -61,6 +61,12 @@ impl Verification {
         self.ended
     }
 
+    /// Something that is no turn recorded this ahead.
+    pub fn saw(&mut self, ahead: Ahead) {
+        self.since = earlier(self.since, ahead.unverified);
+        self.look = earlier(self.look, ahead.look);
+    }
+
     /// A turn ended, and saw this ahead. `sure` = it saw to the end of its lane; but others may have ended since it
     /// looked.
     pub fn turn_ended(&mut self, lane: Lane, began: u64, sure: bool, ahead: Ahead) {
