@@ -220,6 +220,32 @@ async fn a_name_that_lives_again_is_not_deleted_when_its_batch_is_released() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_is_carried_out_though_swift_has_forgotten_its_tombstones_before_it_is_released() {
+    let world = World::new();
+    pass(seconds(60)).await;
+    for number in 0..8 {
+        world.put(CONTAINER, &number.to_string(), "x");
+    }
+    let handle = world.start_with(with_budget("2"), close_clocks());
+    settle(&handle).await;
+    pass(seconds(300)).await;
+    delete(&world, 0..6);
+    let batch = settle(&handle).await.held_deletes.unwrap();
+    assert_eq!((batch.rows, world.things().remote.len()), (4, 6));
+    for number in 0..6 {
+        world.forget(CONTAINER, &number.to_string());
+    }
+    world.put(CONTAINER, "5", "again");
+    settle(&handle).await;
+    release(&handle, &batch.id).await;
+    let report = settle(&handle).await;
+    let keys: Vec<_> = world.things().remote.keys().cloned().collect();
+    assert_eq!(keys, ["5", "6", "7"]);
+    assert_eq!((report.held_deletes, report.held.rows), (None, 0));
+    assert_eq!(report.totals.deletes, 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_release_trigger_acts_once_and_is_echoed() {
     let world = World::new();
     let handle = copied(&world, with_budget("0"), 4).await;

@@ -442,7 +442,55 @@ async fn a_row_at_which_the_remote_always_breaks_off_does_not_keep_the_rows_behi
         assert!(world.at_remote(&number.to_string()).is_some(), "{number}");
     }
     world.things().put_trouble.clear();
+    handle.commands.send(Command::Retry(None)).await.unwrap();
     settle(&handle).await;
+    assert_eq!(world.at_remote("poison").as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_row_at_which_the_remote_still_breaks_off_makes_nothing_pause_when_it_is_tried_again() {
+    let world = World::new();
+    let limits = Limits {
+        chunk: 5,
+        ..Limits::default()
+    };
+    let handle = world.start_with(mapping(), limits);
+    settle(&handle).await;
+    world.put(CONTAINER, "poison", "1");
+    world
+        .things()
+        .put_trouble
+        .insert("poison".into(), paused(PauseReason::Unreachable));
+    for number in 0..20 {
+        world.put(CONTAINER, &number.to_string(), "x");
+    }
+    pass(seconds(60)).await;
+    assert_eq!(handle.reports.borrow().held.latest[0].reason, "RemoteFailed");
+    let paused_for = async |time: u64| {
+        let mut paused = 0;
+        for _ in 0..time {
+            pass(seconds(1)).await;
+            paused += u64::from(handle.reports.borrow().state == RunState::Paused);
+        }
+        paused
+    };
+    let tries = || {
+        let things = world.things();
+        let puts = things.requests.iter().filter(|request| *request == "PUT poison");
+        puts.count()
+    };
+    let before = tries();
+    assert_eq!(paused_for(2 * HOUR).await, 0);
+    assert!(
+        (3..20).contains(&(tries() - before)),
+        "{} tries",
+        tries() - before
+    );
+    world.things().remote_trouble = Some(paused(PauseReason::Unreachable));
+    assert!(paused_for(2 * HOUR).await > 0, "now it is the remote's trouble");
+    world.things().remote_trouble = None;
+    world.things().put_trouble.clear();
+    pass(seconds(HOUR + 120)).await;
     assert_eq!(world.at_remote("poison").as_deref(), Some("1"));
 }
 

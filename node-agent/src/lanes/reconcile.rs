@@ -205,10 +205,12 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     }
 
     /// Deletes a candidate. Everything that made it one is asked again. `None`: its name has a row again, which says
-    /// what is to be done.
+    /// what is to be done. `seen`: its tombstone was read before it was forgotten, so that no pass has to tell that there
+    /// was one.
     pub(crate) async fn delete_forgotten(
         &self,
         name: &str,
+        seen: bool,
         allowance: &Allowance,
     ) -> Result<Option<Deleted>, Stop> {
         let (work, container) = (&self.work, &self.replica.container);
@@ -218,7 +220,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             .reconciling(&self.key, now)
             .await
             .map_err(|error| from_state(&error))?;
-        let Some(last_pass) = known.before.or(known.completed) else {
+        let Some(last_pass) = Some(now).filter(|_| seen).or(known.before).or(known.completed) else {
             return Ok(None);
         };
         if work.mapping.mode != Mode::Sync || !work.mapping.propagate_delete || !self.may_be_ours(name) {

@@ -2,6 +2,7 @@
 
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::due_at;
+use onespace_core::reason::HoldReason;
 use onespace_core::row::{Row, RowKind};
 use onespace_stores::remote::Remote;
 use onespace_stores::source::Source;
@@ -19,11 +20,16 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     ///
     /// # Errors
     /// [`TurnError`]: nothing of the turn counts.
-    pub async fn retry(self, held: Vec<Held>) -> Result<Ended, TurnError> {
+    pub async fn retry(mut self, held: Vec<Held>) -> Result<Ended, TurnError> {
         let allowance = self.allowance().await?;
+        self.suspect_again(&held).await;
         let mut items = Vec::with_capacity(held.len());
         for Held {
-            key, row, counted, ..
+            key,
+            row,
+            counted,
+            is_delete,
+            ..
         } in held
         {
             if row == FORGOTTEN {
@@ -39,9 +45,14 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             }
             let _reading = self.work.claims.reading(&self.replica.container).await;
             let rows = self.databases.rows_of(&self.replica, &key.name).await?;
-            let task = self
-                .stands_for(&rows, row)
-                .map_or(Task::Forget, |read| self.task(read));
+            let task = match self.stands_for(&rows, row) {
+                Some(read) => self.task(read),
+                None if is_delete && rows.is_empty() => {
+                    let claim = self.work.claims.claim(&self.replica.container, &key.name);
+                    Task::DeleteForgotten(key.name.clone(), claim)
+                }
+                None => Task::Forget,
+            };
             let due = match &task {
                 Task::Copy(row, ..) | Task::Delete(row, _) => {
                     self.work.due_for_objective(row, &self.progress)
@@ -63,6 +74,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             at_head,
             ..self.record(worked, None, Count::Now).await
         })
+    }
+
+    /// Rows at which the remote broke off again and again. If it still does, and works otherwise, that is theirs again.
+    async fn suspect_again(&mut self, held: &[Held]) {
+        let failed = held
+            .iter()
+            .filter(|held| held.reason == Some(HoldReason::RemoteFailed));
+        let rows: Vec<i64> = failed.map(|held| held.row).collect();
+        if !rows.is_empty() && self.work.others_are_allowed().await {
+            self.suspects.extend(rows);
+        }
     }
 
     /// The row that an entry stands for. An entry is a name's: where Swift has rows of it under several storage policies,

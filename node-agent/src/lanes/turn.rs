@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::copy::Copied;
 use crate::databases::{Databases, ReadRow};
 use crate::delete::Deleted;
-use crate::state::{Adopted, Allowance};
+use crate::state::{Adopted, Allowance, FORGOTTEN};
 use crate::turnstile::Pass;
 
 /// What bounds the work on a chunk.
@@ -312,7 +312,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                     Ok(pass) => pass,
                     Err(end) => return end,
                 };
-                match Box::pin(self.delete_forgotten(&name, bounds.allowance)).await {
+                let seen = which.rowid != FORGOTTEN;
+                match Box::pin(self.delete_forgotten(&name, seen, bounds.allowance)).await {
                     Ok(None) => return End::Moot,
                     Ok(Some(Deleted::Done(done))) => Ok(done.into()),
                     Ok(Some(Deleted::OverBudget)) => return self.hold_delete(which.rowid, &name).await,

@@ -203,6 +203,8 @@ impl State {
                     row: row.get(1)?,
                     attempts: 0,
                     counted: true,
+                    reason: None,
+                    is_delete: true,
                 })
             })?
             .collect()

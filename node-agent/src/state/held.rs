@@ -62,6 +62,10 @@ pub struct Held {
     pub attempts: u32,
     /// It counts for the policy's objective.
     pub counted: bool,
+    /// Why it was held; `None` = it waited for a person.
+    pub reason: Option<HoldReason>,
+    /// It is a delete that a person was to look at: Swift may have forgotten its tombstone by now.
+    pub is_delete: bool,
 }
 
 /// Whether a row found a place in the set.
@@ -127,8 +131,9 @@ impl State {
         let mapping = mapping.clone();
         self.run(move |sql| {
             sql.prepare_cached(
-                "SELECT db, name, container, row, attempts, counted FROM held
-                 WHERE mapping = ? AND next_try IS NOT NULL AND next_try <= ? ORDER BY next_try LIMIT ?",
+                "SELECT db, name, container, row, attempts, counted, reason, EXISTS
+                     (SELECT 1 FROM waiting_delete AS w WHERE w.mapping = h.mapping AND w.db = h.db AND w.name = h.name AND w.row = h.row)
+                 FROM held AS h WHERE mapping = ? AND next_try IS NOT NULL AND next_try <= ? ORDER BY next_try LIMIT ?",
             )?
             .query_map(
                 params![mapping.0, i64::try_from(now.ticks()).unwrap_or(i64::MAX), limit],
@@ -145,6 +150,8 @@ impl State {
                         row: row.get(3)?,
                         attempts: row.get(4)?,
                         counted: row.get(5)?,
+                        reason: HoldReason::from_word(&row.get::<_, String>(6)?),
+                        is_delete: row.get(7)?,
                     })
                 },
             )?
