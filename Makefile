@@ -1,9 +1,10 @@
 # make test      everything that must hold before a change lands; leaves no process behind
 # make demo      a real Swift, an S3 server and the agent, end to end (KEEP=1 leaves them running)
 # make demo-kubernetes  the operator and the agents on a real Kubernetes with three nodes; needs root (KEEP=1 leaves it running)
+# make bench     what the operator needs for 5,000 policies, and how fast a change is in every agent; needs root; minutes
 # make fixtures  records what a real Swift answers into fixtures/
 
-.PHONY: test demo demo-kubernetes fixtures prepare
+.PHONY: test demo demo-kubernetes bench fixtures prepare
 
 test: prepare
 	cargo fmt --all --check
@@ -23,6 +24,9 @@ demo:
 
 demo-kubernetes:
 	scripts/demo-kubernetes
+
+bench:
+	scripts/bench
 
 fixtures:
 	scripts/prepare swift

@@ -8,6 +8,7 @@ pub mod agents;
 pub mod conformance;
 pub mod expect;
 pub mod fixtures;
+pub mod followed;
 pub mod forward_proxy;
 pub mod http;
 mod in_step;

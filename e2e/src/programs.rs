@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 
+/// Names a folder with other builds of our programs.
+const FOLDER: &str = "ONESPACE_PROGRAMS";
+
 /// The path of one of the workspace's programs.
 ///
 /// # Errors
@@ -17,7 +20,10 @@ pub fn program(name: &str) -> Result<PathBuf> {
     } else {
         folder
     };
-    let found = folder.join(name);
+    let found = match std::env::var_os(FOLDER) {
+        Some(other) => PathBuf::from(other).join(name),
+        None => folder.join(name),
+    };
     ensure!(
         found.exists(),
         "{} is missing: run `cargo build --workspace --bins` first",

@@ -1,45 +1,23 @@
 //! Operators that die, come back, and take over; and many policies at once.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use onespace_core::load::load;
+use onespace_e2e::operator::many::{self, Resident, Writes, requests, secret};
 use onespace_e2e::operator::{Cluster, NAMESPACE};
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// Policies that are applied at once; `ONESPACE_TEST_POLICIES` says another number.
+/// Policies that are applied at once. `make bench` asks for the same of 5,000, in the build that is released.
 const MANY: usize = 1_000;
 
-fn policy(number: usize) -> Value {
-    json!({
-        "apiVersion": "onespace.dev/v1alpha1",
-        "kind": "SyncPolicy",
-        "metadata": {"name": format!("p{number:04}"), "namespace": NAMESPACE},
-        "spec": {
-            "mode": "Sync",
-            "source": {"account": "AUTH_test", "container": format!("c{number:04}")},
-            "target": {"protocol": "S3", "endpoint": "http://s3.example.com", "bucket": "backup",
-                "prefix": format!("all/p{number:04}"), "credentials": {"secretRef": {"name": "keys"}}},
-        },
-    })
-}
-
-fn secret() -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "keys", "namespace": NAMESPACE},
-        "stringData": {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hush"},
-    })
-}
+/// What the operator may need for them, in KiB.
+const MOST_MEMORY: u64 = 64 << 10;
 
 /// Creates policies, several at a time.
 async fn create(cluster: &Cluster, numbers: std::ops::Range<usize>) {
-    use futures::StreamExt as _;
-    let creations = numbers.map(|number| async move { cluster.apply(&policy(number)).await.unwrap() });
-    let mut creations = futures::stream::iter(creations).buffer_unordered(8);
-    while creations.next().await.is_some() {}
+    many::create(&cluster.kubernetes.client(), numbers).await.unwrap();
 }
 
 async fn until_so_many(cluster: &Cluster, count: usize) {
@@ -155,13 +133,12 @@ async fn somebody_elses_edit_of_a_file_is_undone() {
 
 #[tokio::test]
 async fn many_policies_cost_few_writes_and_quiet_costs_none() {
-    let many = option_env!("ONESPACE_TEST_POLICIES").map_or(MANY, |number| number.parse().unwrap());
     let cluster = Cluster::start().await.unwrap();
     let mut operator = cluster.operator("one", &[]).unwrap();
     operator.until_leader().await.unwrap();
     cluster.apply(&secret()).await.unwrap();
     let started = Instant::now();
-    create(&cluster, 0..many).await;
+    create(&cluster, 0..MANY).await;
     let applied = started.elapsed();
     let accepted = async || {
         operator
@@ -170,7 +147,7 @@ async fn many_policies_cost_few_writes_and_quiet_costs_none() {
     };
     cluster
         .until("every policy accepted", async || {
-            Ok((accepted().await? >= many as f64).then_some(()))
+            Ok((accepted().await? >= MANY as f64).then_some(()))
         })
         .await
         .unwrap();
@@ -182,100 +159,30 @@ async fn many_policies_cost_few_writes_and_quiet_costs_none() {
     };
     cluster
         .until("every status written", async || {
-            Ok((written().await? >= many as f64).then_some(()))
+            Ok((written().await? >= MANY as f64).then_some(()))
         })
         .await
         .unwrap();
     let told = started.elapsed();
-    let memory = std::fs::read_to_string(format!("/proc/{}/status", operator.pid())).unwrap();
-    let resident = memory
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .unwrap_or_default();
-    println!("{many} policies: applied {applied:?}, mapped {mapped:?}, told {told:?}, {resident}");
+    let resident = Resident::of(operator.pid()).unwrap();
+    println!("{MANY} policies: applied {applied:?}, mapped {mapped:?}, told {told:?}, {resident:?}");
+    assert!(resident.peak < MOST_MEMORY, "{resident:?}");
 
     let names = cluster.mapped().await.unwrap().unwrap();
-    assert_eq!(names.len(), many);
+    assert_eq!(names.len(), MANY);
 
-    // Each file at most once in 500 ms, by the API server's own record.
-    let audit = cluster.kubernetes.audit().unwrap();
-    let ours = |event: &&Value| {
-        event["verb"] == "patch"
-            && event["objectRef"]["name"]
-                .as_str()
-                .is_some_and(|name| name.starts_with("onespace-"))
-    };
-    let mut last: BTreeMap<(String, String), f64> = BTreeMap::new();
-    let mut writes = 0;
-    for event in audit.iter().filter(ours) {
-        let at = event["requestReceivedTimestamp"].as_str().unwrap();
-        let at: f64 = seconds(at);
-        let object = (
-            event["objectRef"]["resource"].to_string(),
-            event["objectRef"]["name"].to_string(),
-        );
-        if object.0.contains("leases") {
-            continue;
-        }
-        writes += 1;
-        if let Some(before) = last.insert(object.clone(), at) {
-            assert!(
-                at - before >= 0.5,
-                "{object:?} was written twice within {} s",
-                at - before
-            );
-        }
-    }
-    println!("{writes} file writes");
-    let mut statuses: BTreeMap<String, usize> = BTreeMap::new();
-    for event in &audit {
-        let object = &event["objectRef"];
-        // The API server writes statuses of its own resources.
-        let of_policy = object["resource"] == "syncpolicies" && object["subresource"] == "status";
-        if of_policy && event["verb"] == "patch" {
-            *statuses.entry(object["name"].to_string()).or_default() += 1;
-        }
-    }
-    assert_eq!(statuses.len(), many);
-    statuses.retain(|_, writes| *writes > 1);
-    assert!(statuses.is_empty(), "one status write per policy: {statuses:?}");
+    let audit = || cluster.kubernetes.audit().unwrap();
+    let writes = Writes::of(&audit()).unwrap();
+    println!("{} file writes", writes.files);
+    writes.check(MANY).unwrap();
 
-    // A minute without changes would show more; some seconds show a loop that does not end.
-    let before = requests(&cluster);
+    // A whole minute is in operator_status.rs; some seconds show a loop that does not end.
+    let before = requests(&audit()).len();
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let more: BTreeSet<String> = requests(&cluster).split_off(before.len()).into_iter().collect();
+    let more: BTreeSet<String> = requests(&audit()).split_off(before).into_iter().collect();
     let idle: Vec<&String> = more
         .iter()
         .filter(|request| !request.contains("leases") && !request.starts_with("watch"))
         .collect();
     assert!(idle.is_empty(), "{idle:?}");
-}
-
-/// What the operator asked of the API server, in order.
-fn requests(cluster: &Cluster) -> Vec<String> {
-    let audit = cluster.kubernetes.audit().unwrap();
-    let ours = audit.iter().filter(|event| {
-        let agent = event["userAgent"].as_str().unwrap_or_default();
-        !agent.contains("kube-apiserver")
-            && !event["requestURI"]
-                .as_str()
-                .unwrap_or_default()
-                .contains("readyz")
-    });
-    ours.map(|event| {
-        format!(
-            "{} {}",
-            event["verb"].as_str().unwrap_or_default(),
-            event["requestURI"]
-        )
-    })
-    .collect()
-}
-
-/// The time of day of an RFC 3339 time, in seconds.
-fn seconds(time: &str) -> f64 {
-    let clock = time.split('T').nth(1).unwrap().trim_end_matches('Z');
-    clock
-        .split(':')
-        .fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().unwrap())
 }

@@ -1,11 +1,17 @@
 //! What a policy's status tells of a real agent at a real Swift, and of its own deletion.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::time::Duration;
+
 use onespace_e2e::lab::Lab;
+use onespace_e2e::operator::many::requests;
 use onespace_e2e::operator::{Cluster, NAMESPACE};
 use onespace_e2e::swift::NO_HEADERS;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
+
+/// Numbers are written once a minute, if they moved: a write of numbers that did not would show, too.
+const MINUTE: Duration = Duration::from_secs(75);
 
 fn objects(yaml: &str) -> Vec<Value> {
     let documents = serde_yaml::Deserializer::from_str(yaml);
@@ -124,6 +130,54 @@ async fn status_follows_the_agents() {
     assert!(message.contains("do not answer"), "{message}");
     assert_eq!(number("/status/progress/objects").await.unwrap(), json!(1));
     assert!(operator.said().contains("does not answer"));
+}
+
+#[tokio::test]
+async fn a_quiet_minute_costs_watches_and_the_lease_alone() {
+    let lab = Lab::start().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
+    lab.container("photos").await.unwrap();
+    lab.user.put("photos", "a.jpg", NO_HEADERS, "one").await.unwrap();
+    let agent = lab.unready_agent().await.unwrap();
+    let _operator = cluster
+        .operator("one", &["--agent", &agent.status_url()])
+        .unwrap();
+    for object in &objects(&lab.policy("photos", "photos", "")) {
+        cluster.apply(object).await.unwrap();
+    }
+    let counted = json!([1, 3, 0, 1]);
+    cluster
+        .until("all that moves has been written", async || {
+            let (mappings, credentials) = (lab.policies.mappings(), lab.policies.credentials());
+            cluster.mount(&mappings, &credentials).await?;
+            let status = cluster.policy(NAMESPACE, "photos").await?["status"].take();
+            let numbers = json!([
+                status["progress"]["objects"],
+                status["progress"]["bytes"],
+                status["progress"]["pending"],
+                status["agents"]["current"]
+            ]);
+            let conditions = status["conditions"].as_array().into_iter().flatten();
+            let complete = |of: &Value| of["type"] == "InitialSyncComplete" && of["status"] == "True";
+            Ok((numbers == counted && conditions.into_iter().any(complete)).then_some(()))
+        })
+        .await
+        .unwrap();
+
+    let asked = || requests(&cluster.kubernetes.audit().unwrap());
+    let before = asked().len();
+    tokio::time::sleep(MINUTE).await;
+    let asked = asked().split_off(before);
+    let (lease, others): (Vec<_>, Vec<_>) = asked
+        .into_iter()
+        .partition(|request| request.contains("/namespaces/swift/leases/onespace-operator"));
+    // A watch is told of when it ends, and begun anew then.
+    let others: Vec<String> = others
+        .into_iter()
+        .filter(|request| !request.starts_with("watch "))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+    assert!(!lease.is_empty(), "nobody leads: nothing was shown");
 }
 
 #[tokio::test]

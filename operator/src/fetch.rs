@@ -62,10 +62,10 @@ impl<T: DeserializeOwned> Cache<T> {
                 None => (!self.absent.contains(key)).then(|| (key.clone(), String::new())),
             }
         });
-        let gets: Vec<_> = missing
+        let missing: Vec<_> = missing.collect();
+        let mut gets = futures::stream::iter(missing)
             .map(|(key, version)| get::<T>(client.clone(), resource, key, version))
-            .collect();
-        let mut gets = futures::stream::iter(gets).buffer_unordered(AT_ONCE);
+            .buffer_unordered(AT_ONCE);
         let mut failures = 0;
         while let Some((key, version, object)) = gets.next().await {
             match object {

@@ -23,7 +23,7 @@ use crate::status::{Desk, write_all};
 use crate::watch;
 
 /// Events that may wait; then the watches wait, too.
-const EVENTS: usize = 4096;
+const EVENTS: usize = 256;
 
 /// Answers of agents that may wait.
 const UPDATES: usize = 64;

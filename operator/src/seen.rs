@@ -1,5 +1,6 @@
 //! Everything that the watches have shown, reduced to what is needed of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -39,8 +40,8 @@ pub struct SeenPolicy {
     pub mode: Option<Mode>,
     /// What it says, or everything that is wrong with it.
     pub verdict: Result<ValidPolicy, Vec<Finding>>,
-    /// The status that it has, or is about to have.
-    pub status: SyncPolicyStatus,
+    /// The status that it has, or is about to have: shared with whoever writes it.
+    pub status: Arc<SyncPolicyStatus>,
     /// When this status was decided on.
     pub decided: Option<Instant>,
 }
@@ -294,7 +295,7 @@ pub fn read_policy(object: DynamicObject) -> SeenPolicy {
     let spec = data.get_mut("spec").map(Value::take).unwrap_or_default();
     // A status that cannot be read is written anew.
     let status = data.get_mut("status").map(Value::take).unwrap_or_default();
-    let status = serde_json::from_value(status).unwrap_or_default();
+    let status = serde_json::from_value::<SyncPolicyStatus>(status).unwrap_or_default();
     let mode = spec.get("mode").cloned();
     let mode = mode.and_then(|mode| serde_json::from_value(mode).ok());
     let verdict = match serde_json::from_value::<SyncPolicySpec>(spec) {
@@ -323,7 +324,7 @@ pub fn read_policy(object: DynamicObject) -> SeenPolicy {
         created: metadata.creation_timestamp.map(|time| time.0.as_second()),
         deleting: metadata.deletion_timestamp.is_some(),
         verdict,
-        status,
+        status: Arc::new(status),
         decided: None,
     }
 }

@@ -33,7 +33,7 @@ pub struct Wanted {
     /// The policy's uid: another policy of the same name is not meant.
     pub uid: String,
     /// The status.
-    pub status: SyncPolicyStatus,
+    pub status: Arc<SyncPolicyStatus>,
     /// What to tell once it is written.
     pub events: Vec<Event>,
 }
@@ -106,11 +106,10 @@ pub async fn write_all(
                 () = desk.bell.notified() => continue,
             }
         }
-        let writes: Vec<_> = batch
-            .into_iter()
-            .map(|(key, wanted)| write(&client, key, wanted, &instance))
-            .collect();
-        let mut writes = futures::stream::iter(writes).buffer_unordered(AT_ONCE);
+        // One after the other from the batch: thousands of requests at hand would cost more than what they write.
+        let mut writes = futures::stream::iter(batch)
+            .map(|(key, wanted)| write(client.clone(), key, wanted, &instance))
+            .buffer_unordered(AT_ONCE);
         let mut failed = false;
         loop {
             let next = tokio::select! {
@@ -151,15 +150,15 @@ pub async fn write_all(
 }
 
 async fn write(
-    client: &Client,
+    client: Client,
     key: Key,
     mut wanted: Wanted,
     instance: &str,
 ) -> (Key, Wanted, Result<(), ApiError>) {
-    let written = write_now(client, &key, &wanted).await;
+    let written = write_now(&client, &key, &wanted).await;
     if written.is_ok() {
         for event in std::mem::take(&mut wanted.events) {
-            if let Err(error) = post(client, &key, &wanted.uid, event, instance).await {
+            if let Err(error) = post(&client, &key, &wanted.uid, event, instance).await {
                 tracing::warn!(
                     namespace = key.0,
                     name = key.1,
@@ -178,7 +177,7 @@ async fn write_now(client: &Client, (namespace, name): &Key, wanted: &Wanted) ->
         "apiVersion": resource.api_version,
         "kind": resource.kind,
         "metadata": {"name": name, "namespace": namespace, "uid": wanted.uid},
-        "status": wanted.status,
+        "status": *wanted.status,
     });
     let manager = PatchParams::apply(STATUS_MANAGER).force();
     within(api.patch_status(name, &manager, &Patch::Apply(&patch))).await?;

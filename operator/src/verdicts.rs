@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Instant;
 
 use onespace_core::admit::Admitted;
@@ -108,6 +109,7 @@ impl Verdicts {
                 } else {
                     Vec::new()
                 };
+                let wanted = Arc::new(wanted);
                 policy.status = wanted.clone();
                 policy.decided = Some(Instant::now());
                 let wanted = Wanted {

@@ -15,6 +15,9 @@ use crate::metrics::Metrics;
 use crate::seen::{Event, Scopes, key_of, read_grant, read_pod, read_policy};
 use crate::table::{Change, Scope};
 
+/// Objects in one page of a list. A page is in memory as a whole, and what is parsed of it is many times its size.
+const PAGE: u32 = 100;
+
 /// Starts every watch.
 pub fn start(
     client: &Client,
@@ -30,7 +33,7 @@ pub fn start(
         pods,
     } = scopes;
     let mut tasks = JoinSet::new();
-    let everything = watcher::Config::default;
+    let everything = || watcher::Config::default().page_size(PAGE);
     macro_rules! follow {
         ($scopes:expr, $kind:literal, $event:path, $watch:expr, $read:expr) => {
             for scope in $scopes {

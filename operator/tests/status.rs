@@ -16,10 +16,10 @@ use api_server::{answer, api_server, refusal};
 fn wanted(generation: i64, event: &str) -> Wanted {
     Wanted {
         uid: "uid-1".to_owned(),
-        status: SyncPolicyStatus {
+        status: Arc::new(SyncPolicyStatus {
             observed_generation: Some(generation),
             ..SyncPolicyStatus::default()
-        },
+        }),
         events: vec![Event {
             warning: true,
             reason: event.to_owned(),

@@ -1,6 +1,7 @@
 //! The operator at a real API server, and the files that it makes there.
 
 mod files;
+pub mod many;
 mod process;
 
 use std::path::Path;
