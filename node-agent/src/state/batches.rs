@@ -7,12 +7,12 @@ use onespace_core::plan;
 use onespace_core::reason::{HoldReason, StallReason};
 use onespace_core::report::HeldDeletes;
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use sha2::Digest;
 
 use super::deletes::FORGOTTEN;
 use super::progress::{as_sql, from_sql};
-use super::{DatabaseKey, Held, HeldKey, Holding, Kept, State, StateError, held};
+use super::{DatabaseKey, Held, HeldKey, Holding, Kept, Sql, State, StateError, held};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE batch (
@@ -115,7 +115,7 @@ impl State {
         limit: u64,
     ) -> Result<(Option<HeldDeletes>, bool), StateError> {
         let mapping = mapping.0.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             let batch = sql
                 .prepare_cached(
                     "SELECT id, reason, (SELECT count(*) FROM waiting_delete AS w WHERE w.mapping = b.mapping AND w.batch = b.id)
@@ -172,7 +172,7 @@ impl State {
     /// [`StateError`].
     pub async fn databases_with_released(&self, mapping: &MappingId) -> Result<Vec<String>, StateError> {
         let mapping = mapping.0.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.prepare_cached(
                 "SELECT DISTINCT w.db FROM batch AS b JOIN waiting_delete AS w ON w.mapping = b.mapping AND w.batch = b.id
                  WHERE b.mapping = ? AND b.released > 0 AND w.handed_over = 0",
@@ -189,7 +189,7 @@ impl State {
     /// [`StateError`].
     pub async fn released(&self, key: &DatabaseKey, limit: u32) -> Result<Vec<Held>, StateError> {
         let key = key.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.prepare_cached(
                 "SELECT w.name, w.row FROM waiting_delete AS w JOIN batch AS b ON b.mapping = w.mapping AND b.id = w.batch
                  WHERE w.mapping = ? AND w.db = ? AND w.handed_over = 0 AND b.released > 0 ORDER BY w.name LIMIT ?",
@@ -225,7 +225,7 @@ pub(super) enum Standing {
 }
 
 pub(super) fn standing(
-    sql: &Connection,
+    sql: &Sql,
     mapping: &str,
     database: &str,
     name: &str,
@@ -246,7 +246,7 @@ pub(super) fn standing(
 }
 
 /// Deletes that wait: this agent's own, or those of others.
-pub(super) fn count(sql: &Connection, mapping: &str, own: bool) -> Result<u64, rusqlite::Error> {
+pub(super) fn count(sql: &Sql, mapping: &str, own: bool) -> Result<u64, rusqlite::Error> {
     sql.query_row(
         "SELECT count(*) FROM waiting_delete AS w JOIN batch AS b ON b.mapping = w.mapping AND b.id = w.batch
          WHERE w.mapping = ? AND b.of_others = ?",
@@ -258,7 +258,7 @@ pub(super) fn count(sql: &Connection, mapping: &str, own: bool) -> Result<u64, r
 
 /// The batch of this reason that is not released yet; a new one, if there is none.
 fn open_batch(
-    sql: &Connection,
+    sql: &Sql,
     mapping: &str,
     reason: StallReason,
     own: bool,
@@ -283,13 +283,7 @@ fn open_batch(
     Ok(id)
 }
 
-fn insert(
-    sql: &Connection,
-    key: &DatabaseKey,
-    name: &str,
-    row: i64,
-    batch: &str,
-) -> Result<(), rusqlite::Error> {
+fn insert(sql: &Sql, key: &DatabaseKey, name: &str, row: i64, batch: &str) -> Result<(), rusqlite::Error> {
     sql.prepare_cached(
         "INSERT OR REPLACE INTO waiting_delete (mapping, db, container, name, row, batch) VALUES (?, ?, ?, ?, ?, ?)",
     )?
@@ -306,7 +300,7 @@ fn insert(
 
 /// A candidate of a pass; a name that waits already keeps its place.
 pub(super) fn insert_if_absent(
-    sql: &Connection,
+    sql: &Sql,
     key: &DatabaseKey,
     name: &str,
     batch: &str,
@@ -326,12 +320,7 @@ pub(super) fn insert_if_absent(
 }
 
 /// A released delete could not be done yet: from now on it waits among the held rows, but stays released.
-pub(super) fn hand_over(
-    sql: &Connection,
-    key: &DatabaseKey,
-    name: &str,
-    row: i64,
-) -> Result<(), rusqlite::Error> {
+pub(super) fn hand_over(sql: &Sql, key: &DatabaseKey, name: &str, row: i64) -> Result<(), rusqlite::Error> {
     sql.prepare_cached(
         "UPDATE waiting_delete SET handed_over = 1 WHERE mapping = ? AND db = ? AND name = ? AND row <= ?",
     )?
@@ -340,12 +329,7 @@ pub(super) fn hand_over(
 }
 
 /// A name is done: what waited of it up to this row is moot. A batch goes with the last of its deletes.
-pub(super) fn settle(
-    sql: &Connection,
-    key: &DatabaseKey,
-    name: &str,
-    row: i64,
-) -> Result<(), rusqlite::Error> {
+pub(super) fn settle(sql: &Sql, key: &DatabaseKey, name: &str, row: i64) -> Result<(), rusqlite::Error> {
     let mapping = &key.mapping.0;
     let gone = sql
         .prepare_cached("DELETE FROM waiting_delete WHERE mapping = ? AND db = ? AND name = ? AND row <= ?")?
@@ -356,7 +340,7 @@ pub(super) fn settle(
     Ok(())
 }
 
-pub(super) fn drop_empty_batches(sql: &Connection, mapping: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn drop_empty_batches(sql: &Sql, mapping: &str) -> Result<(), rusqlite::Error> {
     sql.prepare_cached(
         "DELETE FROM batch WHERE mapping = ?1 AND NOT EXISTS
          (SELECT 1 FROM waiting_delete AS w WHERE w.mapping = ?1 AND w.batch = batch.id)",

@@ -5,11 +5,11 @@
 
 use onespace_core::mapping::MappingId;
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::batches::{Standing, drop_empty_batches, standing};
 use super::progress::{as_sql, from_sql, key_hash};
-use super::{DatabaseKey, State, StateError};
+use super::{DatabaseKey, Sql, State, StateError};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE deleting (
@@ -21,7 +21,7 @@ CREATE TABLE budget (
 ";
 
 /// A window of time in which deletes of one database are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// When it began.
     pub since: Timestamp,
@@ -106,7 +106,7 @@ impl State {
         name: &str,
     ) -> Result<bool, StateError> {
         let (mapping, container, name) = (mapping.0.clone(), container.to_owned(), name.to_owned());
-        self.run(move |sql| is_deleting(sql, &mapping, &container, &name))
+        self.read(move |sql| is_deleting(sql, &mapping, &container, &name))
             .await
     }
 
@@ -143,7 +143,7 @@ impl State {
     /// [`StateError`].
     pub async fn budget_window(&self, key: &DatabaseKey) -> Result<Option<Window>, StateError> {
         let key = key.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.query_row(
                 "SELECT since, live FROM budget WHERE mapping = ? AND db = ?",
                 params![key.mapping.0, key.database],
@@ -181,12 +181,7 @@ impl State {
     }
 }
 
-fn is_deleting(
-    sql: &Connection,
-    mapping: &str,
-    container: &str,
-    name: &str,
-) -> Result<bool, rusqlite::Error> {
+fn is_deleting(sql: &Sql, mapping: &str, container: &str, name: &str) -> Result<bool, rusqlite::Error> {
     sql.query_row(
         "SELECT 1 FROM deleting WHERE mapping = ? AND container = ? AND name = ?",
         params![mapping, container, name],
@@ -197,11 +192,7 @@ fn is_deleting(
 }
 
 /// A database starts over: its tombstones come again.
-pub(super) fn forget_database(
-    sql: &Connection,
-    mapping: &str,
-    database: &str,
-) -> Result<(), rusqlite::Error> {
+pub(super) fn forget_database(sql: &Sql, mapping: &str, database: &str) -> Result<(), rusqlite::Error> {
     for table in ["waiting_delete", "budget"] {
         sql.execute(
             &format!("DELETE FROM {table} WHERE mapping = ? AND db = ?"),
@@ -213,7 +204,7 @@ pub(super) fn forget_database(
 }
 
 /// A mapping starts over.
-pub(super) fn forget_mapping(sql: &Connection, mapping: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn forget_mapping(sql: &Sql, mapping: &str) -> Result<(), rusqlite::Error> {
     for table in ["waiting_delete", "batch", "budget"] {
         sql.execute(&format!("DELETE FROM {table} WHERE mapping = ?"), [mapping])?;
     }

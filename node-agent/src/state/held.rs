@@ -6,9 +6,9 @@ use onespace_core::plan;
 use onespace_core::reason::HoldReason;
 use onespace_core::report::{HeldReport, HeldRow, rfc3339};
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
-use super::{DatabaseKey, State, StateError};
+use super::{DatabaseKey, Sql, State, StateError};
 
 /// Rows of the held set that a report shows.
 const SHOWN: i64 = 5;
@@ -129,7 +129,7 @@ impl State {
         limit: u32,
     ) -> Result<Vec<Held>, StateError> {
         let mapping = mapping.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.prepare_cached(
                 "SELECT db, name, container, row, attempts, counted, reason, EXISTS
                      (SELECT 1 FROM waiting_delete AS w WHERE w.mapping = h.mapping AND w.db = h.db AND w.name = h.name AND w.row = h.row)
@@ -216,7 +216,7 @@ impl State {
     /// [`StateError`].
     pub async fn has_hope(&self, mapping: &MappingId, tries: u32) -> Result<bool, StateError> {
         let mapping = mapping.0.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.query_row(
                 "SELECT 1 FROM held WHERE mapping = ? AND next_try IS NOT NULL AND attempts < ? LIMIT 1",
                 params![mapping, tries],
@@ -234,7 +234,7 @@ impl State {
     /// [`StateError`].
     pub async fn held_report(&self, mapping: &MappingId, limit: u64) -> Result<HeldReport, StateError> {
         let mapping = mapping.0.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             let (rows, own, transferring, oldest): (i64, i64, i64, Option<i64>) = sql.query_row(
                 "SELECT count(*), coalesce(sum(own), 0), coalesce(sum(own AND reason = ?2), 0),
                      min(CASE WHEN own AND reason = ?2 THEN since END)
@@ -279,7 +279,7 @@ impl State {
 
 /// Puts a row into the set, or counts one more try of it.
 pub(super) fn insert(
-    sql: &Connection,
+    sql: &Sql,
     holding: &Holding,
     now: Timestamp,
     limit: u64,

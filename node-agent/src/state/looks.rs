@@ -2,11 +2,11 @@
 //! objects. They are looked at again and again.
 
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::progress::DatabaseKey;
 use super::verified::{Passing, time};
-use super::{State, StateError};
+use super::{Sql, State, StateError};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE look (
@@ -36,7 +36,7 @@ impl State {
         limit: u32,
     ) -> Result<Vec<String>, StateError> {
         let (key, now) = (key.clone(), i64::try_from(now.ticks()).unwrap_or(i64::MAX));
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.prepare_cached(
                 "SELECT name FROM look WHERE mapping = ? AND db = ? AND next <= ? ORDER BY next LIMIT ?",
             )?
@@ -52,12 +52,12 @@ impl State {
     /// [`StateError`].
     pub async fn next_look(&self, key: &DatabaseKey) -> Result<Option<Timestamp>, StateError> {
         let key = key.clone();
-        self.run(move |sql| next(sql, &key)).await
+        self.read(move |sql| next(sql, &key)).await
     }
 }
 
 pub(super) fn record(
-    sql: &Connection,
+    sql: &Sql,
     key: &DatabaseKey,
     looks: &Looks,
     passing: Passing,
@@ -76,7 +76,7 @@ pub(super) fn record(
     Ok(())
 }
 
-pub(super) fn next(sql: &Connection, key: &DatabaseKey) -> Result<Option<Timestamp>, rusqlite::Error> {
+pub(super) fn next(sql: &Sql, key: &DatabaseKey) -> Result<Option<Timestamp>, rusqlite::Error> {
     let next: Option<i64> = sql
         .prepare_cached("SELECT min(next) FROM look WHERE mapping = ? AND db = ?")?
         .query_row(params![key.mapping.0, key.database], |row| row.get(0))?;

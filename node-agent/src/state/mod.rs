@@ -12,6 +12,7 @@ mod objective;
 mod progress;
 mod reconcile;
 mod seen_deletes;
+mod sql;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -21,7 +22,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 pub use batches::Waiting;
@@ -32,6 +32,7 @@ pub use objective::Judged;
 pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
 pub use reconcile::{Pass, Reconciling};
 pub use seen_deletes::PassedDeletes;
+use sql::Sql;
 pub use uploads::Uploads;
 pub use verified::{Assignment, Passing, Reached, Verified};
 
@@ -89,7 +90,7 @@ impl From<rusqlite::Error> for StateError {
 
 /// Runs inside the transaction (or, when none can be begun, not at all); the box it returns answers the caller once
 /// the transaction is durable.
-type Job = Box<dyn FnOnce(Option<&Connection>) -> Reply + Send>;
+type Job = Box<dyn FnOnce(Option<&Sql>) -> Reply + Send>;
 type Reply = Box<dyn FnOnce(Result<(), StateError>) + Send>;
 
 /// A handle on the state; cheap to clone.
@@ -107,7 +108,7 @@ enum Worker {
         places: Arc<tokio::sync::Semaphore>,
     },
     /// The caller's thread.
-    Caller(Arc<Mutex<Connection>>),
+    Caller(Arc<Mutex<Sql>>),
 }
 
 struct JobBox(Job);
@@ -130,7 +131,7 @@ impl State {
             cause,
         };
         std::fs::create_dir_all(directory).map_err(|error| open_error(error.to_string()))?;
-        let connection = Connection::open(&path).map_err(|error| open_error(error.to_string()))?;
+        let connection = Sql::open(&path).map_err(|error| open_error(error.to_string()))?;
         prepare(&connection, &path)?;
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         std::thread::Builder::new()
@@ -150,11 +151,29 @@ impl State {
     /// # Errors
     /// [`StateError`] when SQLite cannot be used.
     pub fn in_memory() -> Result<Self, StateError> {
-        let connection = Connection::open_in_memory()?;
+        let connection = Sql::open_in_memory()?;
         prepare(&connection, Path::new(":memory:"))?;
         Ok(Self {
             worker: Worker::Caller(Arc::new(Mutex::new(connection))),
         })
+    }
+
+    /// Forgets everything, as a state directory that is lost.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn lose_everything(&self) -> Result<(), StateError> {
+        self.run(|sql| {
+            let tables: Vec<String> = sql
+                .prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'table'")?
+                .query_map([], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            for table in tables {
+                sql.execute(&format!("DELETE FROM {table}"), [])?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Takes no more records, as a disk that is full does, or takes them again.
@@ -162,26 +181,41 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub async fn refuse_records(&self, refuse: bool) -> Result<(), StateError> {
-        self.run(move |sql| sql.pragma_update(None, "query_only", refuse))
+        self.run(move |sql| sql.connection().pragma_update(None, "query_only", refuse))
             .await
     }
 
     /// Runs a piece of work in a transaction; returns when it is durable.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        work: impl FnOnce(&Sql) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StateError> {
+        self.perform(|sql| in_savepoint(sql, work)).await
+    }
+
+    /// Runs a piece of work that records nothing. What it reads is durable when it returns.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Sql) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StateError> {
+        self.perform(|sql| work(sql).map_err(StateError::from)).await
+    }
+
+    async fn perform<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Sql) -> Result<T, StateError> + Send + 'static,
     ) -> Result<T, StateError> {
         let (jobs, places) = match &self.worker {
             Worker::Thread { jobs, places } => (jobs, places),
             Worker::Caller(connection) => {
                 let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                return in_savepoint(&connection, work);
+                return work(&connection);
             }
         };
         let _place = places.acquire().await.map_err(|_| StateError::Closed)?;
         let (answer, done) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = connection.map_or(Err(StateError::Closed), |sql| in_savepoint(sql, work));
+            let result = connection.map_or(Err(StateError::Closed), work);
             Box::new(move |committed: Result<(), StateError>| {
                 let _ = answer.send(committed.and(result));
             })
@@ -193,10 +227,10 @@ impl State {
 
 /// One record's failure undoes that record alone.
 fn in_savepoint<T>(
-    connection: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    connection: &Sql,
+    work: impl FnOnce(&Sql) -> Result<T, rusqlite::Error>,
 ) -> Result<T, StateError> {
-    let run = |sql| connection.prepare_cached(sql)?.execute([]);
+    let run = |sql| connection.execute(sql, []);
     run("SAVEPOINT record")?;
     match work(connection) {
         Ok(value) => {
@@ -211,10 +245,10 @@ fn in_savepoint<T>(
     }
 }
 
-fn serve(connection: &Connection, queue: &mpsc::Receiver<JobBox>) {
+fn serve(connection: &Sql, queue: &mpsc::Receiver<JobBox>) {
     while let Ok(first) = queue.recv() {
         let mut replies = Vec::new();
-        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
+        if let Err(error) = connection.execute("BEGIN IMMEDIATE", []) {
             (first.0)(None)(Err(error.into()));
             continue;
         }
@@ -225,8 +259,8 @@ fn serve(connection: &Connection, queue: &mpsc::Receiver<JobBox>) {
                 Err(_) => break,
             }
         }
-        let committed = connection.execute_batch("COMMIT").map_err(|error| {
-            let _ = connection.execute_batch("ROLLBACK");
+        let committed = connection.execute("COMMIT", []).map(|_| ()).map_err(|error| {
+            let _ = connection.execute("ROLLBACK", []);
             StateError::from(error)
         });
         for reply in replies {
@@ -235,7 +269,7 @@ fn serve(connection: &Connection, queue: &mpsc::Receiver<JobBox>) {
     }
 }
 
-fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
+fn prepare(connection: &Sql, path: &Path) -> Result<(), StateError> {
     let in_use = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => StateError::InUse {
             path: path.to_owned(),
@@ -245,6 +279,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StateError> {
             cause: error.to_string(),
         },
     };
+    let connection = connection.connection();
     connection.busy_timeout(Duration::from_secs(2)).map_err(in_use)?;
     // EXCLUSIVE keeps a second agent out; FULL makes a commit survive a power cut.
     connection

@@ -5,12 +5,12 @@ use onespace_core::mapping::MappingId;
 use onespace_core::objective::{Counts, Objective, Tally};
 use onespace_core::reason::{HoldReason, StallReason};
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::deletes::FORGOTTEN;
 use super::progress::{as_sql, from_sql};
 use super::verified::time;
-use super::{State, StateError};
+use super::{Sql, State, StateError};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE objective (
@@ -95,7 +95,7 @@ impl State {
         late_since: Timestamp,
     ) -> Result<u64, StateError> {
         let (mapping, late_since) = (mapping.0.clone(), as_sql(late_since.ticks()));
-        self.run(move |sql| {
+        self.read(move |sql| {
             let held: i64 = sql
                 .prepare_cached(
                     "SELECT count(*) FROM held WHERE mapping = ? AND own AND counted AND (reason <> ? OR since < ?)",
@@ -120,7 +120,7 @@ impl State {
     }
 }
 
-pub(super) fn record(sql: &Connection, mapping: &str, judged: &Judged) -> Result<(), rusqlite::Error> {
+pub(super) fn record(sql: &Sql, mapping: &str, judged: &Judged) -> Result<(), rusqlite::Error> {
     let Judged { tally, first_slot } = judged;
     if tally.is_empty() {
         return Ok(());
@@ -138,7 +138,7 @@ pub(super) fn record(sql: &Connection, mapping: &str, judged: &Judged) -> Result
 }
 
 /// Forgets what was counted: the mapping starts over, or is measured by other times.
-pub(super) fn forget(sql: &Connection, mapping: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn forget(sql: &Sql, mapping: &str) -> Result<(), rusqlite::Error> {
     for table in ["objective", "objective_slot"] {
         sql.execute(&format!("DELETE FROM {table} WHERE mapping = ?"), [mapping])?;
     }

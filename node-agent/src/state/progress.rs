@@ -6,13 +6,13 @@ use onespace_core::timestamp::Timestamp;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::looks::{self, Looks};
 use super::objective::{self, Judged};
 use super::seen_deletes::PassedDeletes;
 use super::verified::{self, Passing, Verified};
-use super::{State, StateError, batches, deletes};
+use super::{Sql, State, StateError, batches, deletes};
 
 /// One database under one mapping. Replicas are numbered each by itself, so progress belongs to a database's id,
 /// never to a path or a container.
@@ -181,7 +181,7 @@ impl State {
     /// [`StateError`].
     pub async fn progress(&self, key: &DatabaseKey) -> Result<Option<Progress>, StateError> {
         let key = key.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.query_row(
                 "SELECT high, after_name, first_pass_done, processed, processed_name, deletes, seen FROM progress
                  WHERE mapping = ? AND db = ?",
@@ -209,7 +209,7 @@ impl State {
     /// [`StateError`].
     pub async fn at_path(&self, key: &DatabaseKey, path: &Path) -> Result<Option<String>, StateError> {
         let (key, path) = (key.clone(), path.to_string_lossy().into_owned());
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.query_row(
                 "SELECT db FROM progress WHERE mapping = ? AND path = ? AND db <> ?",
                 params![key.mapping.0, path, key.database],
@@ -367,7 +367,7 @@ impl State {
     /// [`StateError`].
     pub async fn adopted(&self, mapping: &MappingId, key: &str) -> Result<Option<String>, StateError> {
         let (mapping, name) = (mapping.0.clone(), key_hash(key));
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.query_row(
                 "SELECT etag FROM adopted WHERE mapping = ? AND name = ?",
                 params![mapping, name],
@@ -434,13 +434,13 @@ pub struct Ahead {
     pub look: Option<Timestamp>,
 }
 
-fn insert_adopted(sql: &Connection, mapping: &str, adopted: &Adopted) -> Result<(), rusqlite::Error> {
+fn insert_adopted(sql: &Sql, mapping: &str, adopted: &Adopted) -> Result<(), rusqlite::Error> {
     sql.prepare_cached("INSERT OR REPLACE INTO adopted (mapping, name, etag) VALUES (?, ?, ?)")?
         .execute(params![mapping, key_hash(&adopted.key), adopted.etag])
         .map(|_| ())
 }
 
-fn add_totals(sql: &Connection, mapping: &str, totals: Totals) -> Result<(), rusqlite::Error> {
+fn add_totals(sql: &Sql, mapping: &str, totals: Totals) -> Result<(), rusqlite::Error> {
     if totals == Totals::default() {
         return Ok(());
     }
@@ -468,7 +468,7 @@ fn add_totals(sql: &Connection, mapping: &str, totals: Totals) -> Result<(), rus
     Ok(())
 }
 
-fn read_mapping(sql: &Connection, id: &str) -> Result<MappingState, rusqlite::Error> {
+fn read_mapping(sql: &Sql, id: &str) -> Result<MappingState, rusqlite::Error> {
     sql.query_row(
         "SELECT objects, bytes, deletes, released, verified, repaired, handled_retry, handled_release FROM mapping WHERE id = ?",
         [id],

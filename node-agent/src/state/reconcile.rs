@@ -2,12 +2,12 @@
 
 use onespace_core::reason::StallReason;
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Row, params};
 use sha2::Digest;
 
 use super::batches;
 use super::progress::{as_sql, from_sql};
-use super::{DatabaseKey, Kept, State, StateError};
+use super::{DatabaseKey, Kept, Sql, State, StateError};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE reconcile (
@@ -222,7 +222,7 @@ fn understand(row: &Row<'_>) -> Result<Reconciling, rusqlite::Error> {
 }
 
 /// A database starts over.
-pub(super) fn forget(sql: &Connection, mapping: &str, database: Option<&str>) -> Result<(), rusqlite::Error> {
+pub(super) fn forget(sql: &Sql, mapping: &str, database: Option<&str>) -> Result<(), rusqlite::Error> {
     sql.execute(
         "DELETE FROM reconcile WHERE mapping = ?1 AND (?2 IS NULL OR db = ?2)",
         params![mapping, database],

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use onespace_core::budget::SeenDeletes;
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
+use super::Sql;
 use super::progress::{DatabaseKey, as_sql, from_sql};
 
 pub(super) const SCHEMA: &str = "
@@ -29,7 +30,7 @@ pub struct PassedDeletes {
 
 /// Counts them. Returns those of which there are so many that some may wait for a person.
 pub(super) fn add(
-    sql: &Connection,
+    sql: &Sql,
     key: &DatabaseKey,
     passed: &PassedDeletes,
     now: Timestamp,

@@ -86,7 +86,7 @@ impl State {
         limit: u32,
     ) -> Result<Vec<(String, String)>, StateError> {
         let mapping = mapping.0.clone();
-        self.run(move |sql| {
+        self.read(move |sql| {
             sql.prepare_cached("SELECT key, id FROM upload WHERE mapping = ? LIMIT ?")?
                 .query_map(params![mapping, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()

@@ -3,12 +3,12 @@
 use onespace_core::naming;
 use onespace_core::plan::verify::{self, Stretch};
 use onespace_core::timestamp::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use std::time::Duration;
 
 use super::progress::DatabaseKey;
 use super::seen_deletes::{self, PassedDeletes};
-use super::{State, StateError};
+use super::{Sql, State, StateError};
 
 /// Which rows of a container are an agent's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl State {
     /// [`StateError`].
     pub async fn stretches(&self, key: &DatabaseKey) -> Result<Vec<Stretch>, StateError> {
         let key = key.clone();
-        self.run(move |sql| read(sql, &key)).await
+        self.read(move |sql| read(sql, &key)).await
     }
 
     /// The stretch to verify now, if one is due; `turn` counts.
@@ -193,11 +193,7 @@ impl State {
 }
 
 /// Held rows stay where they are, whoever owns them now; only how they count changes.
-fn share_out_held(
-    sql: &Connection,
-    key: &DatabaseKey,
-    assignment: Assignment,
-) -> Result<(), rusqlite::Error> {
+fn share_out_held(sql: &Sql, key: &DatabaseKey, assignment: Assignment) -> Result<(), rusqlite::Error> {
     let of_database = params![key.mapping.0, key.database];
     let names: Vec<String> = sql
         .prepare_cached("SELECT name FROM held WHERE mapping = ? AND db = ?")?
@@ -221,7 +217,7 @@ struct Watermarks {
 }
 
 impl Watermarks {
-    fn read(sql: &Connection, key: &DatabaseKey) -> Result<Option<Self>, rusqlite::Error> {
+    fn read(sql: &Sql, key: &DatabaseKey) -> Result<Option<Self>, rusqlite::Error> {
         sql.prepare_cached(
             "SELECT high, first_pass_done, processed, deletes FROM progress WHERE mapping = ? AND db = ?",
         )?
@@ -239,7 +235,7 @@ impl Watermarks {
 
 /// Notes what the watermarks passed since the last time; in the transaction that moves them.
 pub(super) fn note(
-    sql: &Connection,
+    sql: &Sql,
     key: &DatabaseKey,
     passing: Passing,
     deletes_of_others: Option<&PassedDeletes>,
@@ -291,11 +287,7 @@ pub(super) fn note(
 
 /// Moves the beginning of a stretch that was worked on. It may have grown at its end meanwhile, unless it is worked on
 /// in name order.
-pub(super) fn advance(
-    sql: &Connection,
-    key: &DatabaseKey,
-    verified: &Verified,
-) -> Result<(), rusqlite::Error> {
+pub(super) fn advance(sql: &Sql, key: &DatabaseKey, verified: &Verified) -> Result<(), rusqlite::Error> {
     let Verified {
         tombstones,
         after,
@@ -317,7 +309,7 @@ pub(super) fn advance(
 }
 
 /// When the first of the rows that are to be verified were passed.
-pub(super) fn oldest(sql: &Connection, key: &DatabaseKey) -> Result<Option<Timestamp>, rusqlite::Error> {
+pub(super) fn oldest(sql: &Sql, key: &DatabaseKey) -> Result<Option<Timestamp>, rusqlite::Error> {
     let oldest: Option<i64> = sql
         .prepare_cached("SELECT min(passed) FROM stretch WHERE mapping = ? AND db = ?")?
         .query_row(params![key.mapping.0, key.database], |row| row.get(0))?;
@@ -325,7 +317,7 @@ pub(super) fn oldest(sql: &Connection, key: &DatabaseKey) -> Result<Option<Times
 }
 
 /// Forgets what was to be verified, and looked at again, of a database or of all of a mapping's.
-pub(super) fn forget(sql: &Connection, mapping: &str, db: Option<&str>) -> Result<(), rusqlite::Error> {
+pub(super) fn forget(sql: &Sql, mapping: &str, db: Option<&str>) -> Result<(), rusqlite::Error> {
     for table in ["verification", "stretch", "look", "seen_deletes"] {
         sql.execute(
             &format!("DELETE FROM {table} WHERE mapping = ?1 AND db = coalesce(?2, db)"),
@@ -335,7 +327,7 @@ pub(super) fn forget(sql: &Connection, mapping: &str, db: Option<&str>) -> Resul
     Ok(())
 }
 
-fn read(sql: &Connection, key: &DatabaseKey) -> Result<Vec<Stretch>, rusqlite::Error> {
+fn read(sql: &Sql, key: &DatabaseKey) -> Result<Vec<Stretch>, rusqlite::Error> {
     sql.prepare_cached(
         "SELECT tombstones, after, last, since, passed, own, after_name, many FROM stretch WHERE mapping = ? AND db = ?
          ORDER BY tombstones, after",
@@ -360,7 +352,7 @@ pub(super) fn time(ticks: i64) -> Timestamp {
 }
 
 fn find(
-    sql: &Connection,
+    sql: &Sql,
     key: &DatabaseKey,
     tombstones: bool,
     after: i64,
@@ -369,12 +361,7 @@ fn find(
     Ok(open.find(|open| (open.tombstones, open.after) == (tombstones, after)))
 }
 
-fn write(
-    sql: &Connection,
-    key: &DatabaseKey,
-    before: &[Stretch],
-    after: &[Stretch],
-) -> Result<(), rusqlite::Error> {
+fn write(sql: &Sql, key: &DatabaseKey, before: &[Stretch], after: &[Stretch]) -> Result<(), rusqlite::Error> {
     for gone in before.iter().filter(|stretch| !after.contains(stretch)) {
         remove(sql, key, gone)?;
     }
@@ -384,7 +371,7 @@ fn write(
     Ok(())
 }
 
-fn remove(sql: &Connection, key: &DatabaseKey, stretch: &Stretch) -> Result<(), rusqlite::Error> {
+fn remove(sql: &Sql, key: &DatabaseKey, stretch: &Stretch) -> Result<(), rusqlite::Error> {
     sql.prepare_cached("DELETE FROM stretch WHERE mapping = ? AND db = ? AND tombstones = ? AND after = ?")?
         .execute(params![
             key.mapping.0,
@@ -395,7 +382,7 @@ fn remove(sql: &Connection, key: &DatabaseKey, stretch: &Stretch) -> Result<(), 
         .map(|_| ())
 }
 
-fn insert(sql: &Connection, key: &DatabaseKey, stretch: &Stretch) -> Result<(), rusqlite::Error> {
+fn insert(sql: &Sql, key: &DatabaseKey, stretch: &Stretch) -> Result<(), rusqlite::Error> {
     let Stretch {
         tombstones,
         after,
