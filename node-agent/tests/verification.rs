@@ -226,6 +226,23 @@ async fn a_first_copy_is_verified_with_a_request_for_a_thousand_names() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_that_a_post_has_changed_is_looked_at_whatever_a_listing_shows() {
+    let world = World::new();
+    world.put(CONTAINER, "put", "1");
+    let time = world.store(CONTAINER, "posted", "2");
+    world.insert(CONTAINER, swift_row("posted", &format!("{time}+0+1"), "2"));
+    pass(2 * SLACK).await;
+    // An agent of a node that was behind copied the former metadata just now.
+    world.put_at_remote("put", "1");
+    world.put_at_remote("posted", "2");
+    let _handle = start(&world);
+    pass(MINUTE).await;
+    assert!(requests(&world, 0, "LIST") > 0);
+    assert_eq!(requests(&world, 0, "HEAD put"), 0);
+    assert!(requests(&world, 0, "HEAD posted") > 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_copy_of_which_a_node_did_nothing_is_completed() {
     let nodes = three();
     put_all(&nodes[0], &names(300));

@@ -124,9 +124,11 @@ pub fn settles(row: &Row, listed: &ListedObject, slack: Duration) -> bool {
         && listed.last_modified > row.time.newest().plus(slack)
 }
 
-/// Whether the row alone tells what the object holds. A dynamic large object looks like an empty one, and is not.
+/// Whether the row tells what the object holds, and a listing what its copy holds. A dynamic large object looks like an
+/// empty one, and is not. A listing does not tell of metadata: where a POST has changed them, an agent whose Swift was
+/// behind may have copied the former ones, however late that was.
 fn is_what_it_says(row: &Row) -> bool {
-    row.kind == RowKind::Object && row.size > 0
+    row.kind == RowKind::Object && row.size > 0 && row.time.newest() == row.time.data
 }
 
 /// What is known of a stretch before it is worked on.
@@ -221,6 +223,32 @@ mod tests {
         assert!(!settles(&row(0), &listed(0), SLACK));
         assert!(may_be_settled(&row(5), at(7200), SLACK));
         assert!(!may_be_settled(&row(0), at(7200), SLACK));
+    }
+
+    #[test]
+    fn a_listing_settles_no_row_that_a_post_has_changed_for_it_does_not_show_metadata() {
+        let row = |created_at: String| {
+            Row::parse(crate::row::RawRow {
+                name: "a".into(),
+                created_at,
+                size: 5,
+                etag: "9dd4e461268c8034f5c8564e155c67a6".into(),
+                ..crate::row::RawRow::default()
+            })
+            .unwrap()
+        };
+        let listed = ListedObject {
+            key: "a".into(),
+            etag: "9dd4e461268c8034f5c8564e155c67a6".into(),
+            size: 5,
+            last_modified: at(7200),
+        };
+        let (put, posted) = (row(at(0).to_string()), row(format!("{}+0+1", at(0))));
+        let retyped = row(format!("{}+1+0", at(0)));
+        assert!(settles(&put, &listed, SLACK) && may_be_settled(&put, at(7200), SLACK));
+        for row in [posted, retyped] {
+            assert!(!settles(&row, &listed, SLACK) && !may_be_settled(&row, at(7200), SLACK));
+        }
     }
 
     #[test]
