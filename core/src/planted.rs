@@ -30,11 +30,35 @@ pub enum Fault {
     PauseGivesUp,
     /// Progress belongs to a path, not to a database.
     ProgressByPath,
+    /// A database that was restored from a backup is taken for the one that it was.
+    RestoredUnnoticed,
+    /// A row that has to wait is not recorded.
+    HeldForgotten,
+    /// A held tombstone takes the place of the live row of its name that waits.
+    TombstoneForLiveRow,
+    /// Rows of other agents count as verified unseen.
+    VerifiedUnseen,
+    /// Swift is not asked again after a delete.
+    NoSecondLook,
+    /// A reconciling pass acts on what it finds when a database is first seen.
+    FirstPassDeletes,
+    /// A reconciling pass trusts a replica that differs from the others.
+    DifferingReplicaTrusted,
+    /// What Swift has forgotten is deleted though object servers may have it.
+    ForgottenWithoutProof,
+    /// A reconciling pass deletes copies that are older than the container.
+    FormerContainerDeleted,
+    /// A reconciling pass deletes objects without a mark.
+    UnmarkedForgotten,
+    /// A reconciling pass asks no person, however much it would delete.
+    MassDelete,
+    /// A restart refills the budget of deletes.
+    BudgetRefilled,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 25] = [
         Self::WatermarkBeforeDurable,
         Self::T3ForT1,
         Self::StaleBody,
@@ -48,6 +72,18 @@ impl Fault {
         Self::DroppedWhenFull,
         Self::PauseGivesUp,
         Self::ProgressByPath,
+        Self::RestoredUnnoticed,
+        Self::HeldForgotten,
+        Self::TombstoneForLiveRow,
+        Self::VerifiedUnseen,
+        Self::NoSecondLook,
+        Self::FirstPassDeletes,
+        Self::DifferingReplicaTrusted,
+        Self::ForgottenWithoutProof,
+        Self::FormerContainerDeleted,
+        Self::UnmarkedForgotten,
+        Self::MassDelete,
+        Self::BudgetRefilled,
     ];
 }
 

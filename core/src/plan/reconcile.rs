@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::copy::Look;
 use crate::mapping::Mode;
+use crate::planted::{Fault, planted};
 use crate::reason::PassRefusal;
 use crate::timestamp::Timestamp;
 
@@ -90,7 +91,7 @@ pub fn agree(answers: &[Option<ContainerSays>]) -> Result<Timestamp, PassRefusal
         let same = |first: &ContainerSays| {
             (first.objects, first.bytes, first.policy_index) == (says.objects, says.bytes, says.policy_index)
         };
-        if !first.is_none_or(same) {
+        if !first.is_none_or(same) && !planted(Fault::DifferingReplicaTrusted) {
             return Err(PassRefusal::PeersDiffer);
         }
         first = Some(says);
@@ -131,12 +132,15 @@ pub fn judge(look: &Look, facts: Facts) -> Verdict {
         return Verdict::Absent;
     }
     let Some(mark) = &look.mark else {
-        return Verdict::Unmarked;
+        return match planted(Fault::UnmarkedForgotten) {
+            true => Verdict::Candidate,
+            false => Verdict::Unmarked,
+        };
     };
     let newest = mark.time.max(mark.data_time);
     let oldest = mark.time.min(mark.data_time);
-    let seen_by_a_pass = newest.plus(facts.slack) < facts.last_pass;
-    let of_this_container = oldest > facts.created;
+    let seen_by_a_pass = newest.plus(facts.slack) < facts.last_pass || planted(Fault::FirstPassDeletes);
+    let of_this_container = oldest > facts.created || planted(Fault::FormerContainerDeleted);
     if mark.mode == Mode::Sync && seen_by_a_pass && of_this_container {
         Verdict::Candidate
     } else {
@@ -148,7 +152,7 @@ pub fn judge(look: &Look, facts: Facts) -> Verdict {
 /// a person has to look first.
 #[must_use]
 pub fn is_mass(candidates: u64, compared: u64) -> bool {
-    candidates >= 10 && candidates.saturating_mul(100) > compared
+    candidates >= 10 && candidates.saturating_mul(100) > compared && !planted(Fault::MassDelete)
 }
 
 /// Whether a pass is due: one is under way, Swift may have forgotten tombstones that were never read (`gap`), or the

@@ -10,6 +10,7 @@ use onespace_core::mapping::Mode;
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::reconcile::{Facts, Names, Verdict, agree, compare, is_mass};
 use onespace_core::plan::{Done, Held, Stop};
+use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::{HoldReason, PassRefusal};
 use onespace_core::row::Row;
 use onespace_core::timestamp::Timestamp;
@@ -240,7 +241,8 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 format!("the replicas of the container do not agree ({refusal}); they are asked again");
             Held::new(HoldReason::SourceUnproven, message)
         })?;
-        if !self.databases.peers_lack(&self.replica, name).await {
+        let lack = self.databases.peers_lack(&self.replica, name).await;
+        if !lack && !planted(Fault::DifferingReplicaTrusted) {
             return Err(Held::new(
                 HoldReason::SourceUnproven,
                 "not every replica of the container says that it lacks this object; they are asked again",

@@ -264,6 +264,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             return self.hold(which, name, &behind_a_transfer()).await;
         }
         let result = match task {
+            _ if bounds.lane == Lane::Verify && planted(Fault::VerifiedUnseen) => return End::Passed,
             Task::Pass => return End::Passed,
             Task::Forget => return End::Done(Done::Superseded),
             Task::Settled(adopted) => return End::Adopted(adopted),
@@ -379,6 +380,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     /// Checks that a chunk is of the database whose progress is used.
     pub(crate) fn check_same(&self, id: &str, max_rowid: i64) -> Result<(), TurnError> {
         let restored = max_rowid < self.progress.processed || max_rowid < self.progress.deletes;
+        let restored = restored && !planted(Fault::RestoredUnnoticed);
         let same = id == self.key.database || planted(Fault::ProgressByPath);
         if same && !restored {
             Ok(())

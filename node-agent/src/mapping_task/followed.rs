@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use onespace_core::plan::reconcile::is_due;
+use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::PassRefusal;
 use onespace_core::report::Pending;
 use onespace_core::timestamp::Timestamp;
@@ -200,9 +201,10 @@ impl Followed {
     /// Whether a reconciling pass is due.
     fn pass_is_due(&self, now: Timestamp) -> bool {
         let known = &self.reconciling;
+        let gap = known.gap || (planted(Fault::FirstPassDeletes) && known.before.is_none());
         match (self.reclaim_age, known.completed) {
             (Some(age), Some(completed)) => {
-                self.is_at_head() && is_due(completed, known.gap, known.pass.is_some(), age, now)
+                self.is_at_head() && is_due(completed, gap, known.pass.is_some(), age, now)
             }
             _ => false,
         }

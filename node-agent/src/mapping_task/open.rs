@@ -19,7 +19,7 @@ use super::verification::Verification;
 use super::{About, Event, MappingTask};
 use crate::clock::Clock;
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica};
-use crate::state::{Ahead, Assignment, DatabaseKey, Opened, Progress, Reconciling, StateError};
+use crate::state::{Ahead, Assignment, DatabaseKey, Opened, Progress, Reconciling, StateError, Window};
 use crate::stop::from_state;
 use crate::work::Work;
 
@@ -297,6 +297,9 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         if let Some(progress) = self.work.state.progress(&key).await?
             && self.goes_on(replica, &progress, &head).await?
         {
+            if planted(Fault::BudgetRefilled) {
+                self.work.state.begin_window(&key, Window::default()).await?;
+            }
             return Ok(self.assigned(replica, key, progress, now).await?);
         }
         let progress = self.beginning(replica, &head, now).await?;
@@ -348,6 +351,9 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         progress: &Progress,
         head: &Chunk,
     ) -> Result<bool, DatabaseError> {
+        if planted(Fault::RestoredUnnoticed) {
+            return Ok(true);
+        }
         if head.max_rowid < progress.processed || head.max_rowid < progress.deletes {
             return Ok(false);
         }

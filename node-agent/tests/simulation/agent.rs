@@ -1,11 +1,13 @@
 //! An agent: the real one, with its own replica, clock and state.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use onespace_core::budget::DeleteBudget;
 use onespace_core::local::{MetaValue, SwiftObject};
 use onespace_core::manifest::ListedSegment;
 use onespace_core::mapping::{
@@ -13,7 +15,7 @@ use onespace_core::mapping::{
     Target, Triggers,
 };
 use onespace_core::plan::reconcile::ContainerSays;
-use onespace_core::report::MappingReport;
+use onespace_core::report::{HeldDeletes, MappingReport};
 use onespace_core::row::RawRow;
 use onespace_core::select::Selector;
 use onespace_node_agent::claims::Claims;
@@ -29,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bucket::AgentsRemote;
 use crate::model::META;
-use crate::swift::{Db, POLICY, Said};
+use crate::swift::{Db, OTHER_POLICY, POLICY, Said};
 use crate::world::World;
 
 /// One agent.
@@ -41,6 +43,8 @@ pub struct Agent {
     pub skew: i64,
     /// Its disk.
     pub state: State,
+    /// Nothing is on it.
+    pub knows_nothing: bool,
     /// Its tasks, while it runs.
     pub tasks: Vec<Handle>,
 }
@@ -48,6 +52,10 @@ pub struct Agent {
 impl Agent {
     /// Starts it, with what it left on its disk.
     pub fn start(&mut self, world: &World, mappings: &[Mapping], limits: Limits) {
+        if std::mem::take(&mut self.knows_nothing) {
+            let now = world.now();
+            world.shared().watch[self.node].begins_anew(now);
+        }
         let turnstile = Turnstile::new(8);
         let node = AgentsNode {
             world: world.clone(),
@@ -91,14 +99,45 @@ impl Agent {
         }
     }
 
+    /// A person releases the batches of deletes that wait.
+    pub async fn release(&self, world: &World) {
+        for task in &self.tasks {
+            let batch = task.reports.borrow().held_deletes.clone();
+            if let Some(HeldDeletes { id, rows, reason }) = batch {
+                let node = self.node;
+                world.tell(|_| format!("a person releases {rows} deletes of agent {node} ({reason})"));
+                world.shared().watch[node].is_released();
+                task.commands.send(Command::ReleaseDeletes(id)).await.unwrap();
+            }
+        }
+    }
+
     /// What it reports of each mapping.
     pub fn reports(&self) -> impl Iterator<Item = MappingReport> {
         self.tasks.iter().map(|task| task.reports.borrow().clone())
     }
 }
 
+thread_local! {
+    /// States that earlier runs of this thread left: their statements are compiled.
+    static LEFT: RefCell<Vec<State>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A state in which nothing is.
+pub async fn empty_state() -> State {
+    let left = LEFT.with_borrow_mut(Vec::pop);
+    let state = left.unwrap_or_else(|| State::in_memory().unwrap());
+    state.lose_everything().await.unwrap();
+    state
+}
+
+/// Leaves a state to later runs, once nothing works on it any more.
+pub fn leave(state: State) {
+    LEFT.with_borrow_mut(|left| left.push(state));
+}
+
 /// A mapping of the container to a prefix.
-pub fn mapping(prefix: &str, copy_after: u64) -> Mapping {
+pub fn mapping(prefix: &str, copy_after: u64, delete_budget: Option<DeleteBudget>) -> Mapping {
     Mapping {
         id: MappingId(format!("id-of-{prefix}")),
         starts_over: "1".into(),
@@ -132,7 +171,7 @@ pub fn mapping(prefix: &str, copy_after: u64) -> Mapping {
         copy_after,
         retain_local_segments: true,
         propagate_delete: true,
-        delete_budget: None,
+        delete_budget,
         exclude: None,
         select: None,
         min_segment_size: 5 << 20,
@@ -162,6 +201,11 @@ impl AgentsNode {
             index: u32::try_from(self.node).unwrap(),
             replicas: u32::try_from(self.world.shared().swift.nodes.len()).unwrap(),
         }
+    }
+
+    async fn a_moment(&self) {
+        let wait = 1 + self.world.shared().dice.roll(8);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 
     /// Reads the database; updates that wait are committed first, if that is asked for.
@@ -267,20 +311,33 @@ impl Databases for AgentsNode {
     }
 
     async fn peers(&self, _replica: &Replica) -> Vec<Option<ContainerSays>> {
-        vec![None]
+        let mut answers = Vec::new();
+        let nodes = self.world.shared().swift.nodes.len();
+        for index in 0..nodes {
+            self.a_moment().await;
+            let now = self.world.now();
+            answers.push(self.world.shared().swift.says(index, now));
+        }
+        answers
     }
 
-    async fn peers_lack(&self, _replica: &Replica, _name: &str) -> bool {
-        false
+    async fn peers_lack(&self, _replica: &Replica, name: &str) -> bool {
+        let mut lack = true;
+        let nodes = self.world.shared().swift.nodes.len();
+        for index in 0..nodes {
+            self.a_moment().await;
+            let now = self.world.now();
+            lack &= self.world.shared().swift.lacks(index, name, now);
+        }
+        lack
     }
 
     fn policies(&self) -> Vec<u32> {
-        vec![POLICY]
+        vec![POLICY, OTHER_POLICY]
     }
 
     fn reclaim_age(&self) -> Duration {
-        // Nothing is forgotten here.
-        Duration::MAX
+        self.world.shared().swift.reclaim_age.unwrap_or(Duration::MAX)
     }
 
     async fn name_at(&self, replica: &Replica, rowid: i64) -> Result<Option<String>, DatabaseError> {
@@ -349,6 +406,7 @@ impl Source for AgentsNode {
         let policy = read.policy_index.unwrap_or(POLICY);
         let (said, breaks) = {
             let shared = &mut *self.world.shared();
+            shared.watch[self.node].asks_about(&object.object);
             let said = shared
                 .swift
                 .read(&mut shared.dice, policy, &object.object, read.newest);

@@ -16,6 +16,7 @@ use onespace_stores::remote::{
     Stored as Put,
 };
 
+use crate::deletes;
 use crate::model;
 use crate::swift::skewed;
 use crate::world::World;
@@ -299,7 +300,7 @@ impl Remote for AgentsRemote {
                     return Err(RemoteError::ConditionFailed);
                 }
             }
-            model::check_delete(world, agent, key);
+            deletes::check_delete(world, agent, key);
             world.shared().remote.objects.remove(key);
             Ok(())
         };

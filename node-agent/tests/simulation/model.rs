@@ -1,30 +1,32 @@
-//! What must hold whatever happens: each write and each delete at the remote is judged when it takes effect, and in
-//! the end the remote is compared with Swift.
+//! What must hold whatever happens: each write at the remote is judged when it takes effect, and in the end the remote
+//! is compared with Swift.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use onespace_core::mark::Mark;
-use onespace_core::naming::source_hash;
+use onespace_core::naming::{primary_index, source_hash};
 use onespace_core::remote::RemoteHeaders;
 
-use crate::swift::skewed;
-use crate::world::{SLACK, World};
+use crate::bucket::Stored;
+use crate::swift::{POLICY, skewed};
+use crate::world::{SLACK, Shared, World};
 
 /// The metadata name that users set.
 pub const META: &str = "m";
 
 /// Between an agent's look at a remote without conditions and its write, someone else may write: for so long, nothing
 /// can prevent that. What it harms is mended later.
-const UNGUARDED: Duration = Duration::from_secs(8);
+pub const UNGUARDED: Duration = Duration::from_secs(8);
 
 /// The object's name of a key.
-fn name(key: &str) -> &str {
+pub fn name(key: &str) -> &str {
     key.split_once('/').map_or(key, |(_, name)| name)
 }
 
 /// What the mark of a copy at this key must name.
-fn own_source(key: &str) -> String {
+pub fn own_source(key: &str) -> String {
     source_hash("a", "c", name(key))
 }
 
@@ -78,55 +80,50 @@ pub fn check_write(world: &World, agent: usize, key: &str, headers: &RemoteHeade
     }
 }
 
-/// Judges a delete that an agent carries out.
-pub fn check_delete(world: &World, agent: usize, key: &str) {
-    let wrong = {
-        let shared = world.shared();
-        let Some(old) = shared.remote.objects.get(key) else {
-            return;
+/// What is taken into account when the remote is compared with Swift.
+#[derive(Clone, Debug, Default)]
+pub struct Leave {
+    /// Agents that stay dead: nobody takes over their reconciling passes.
+    pub dead: BTreeSet<usize>,
+    /// Deletes wait for a person.
+    pub waiting: bool,
+}
+
+impl Leave {
+    /// Whether the copy of a name that is not in Swift may stay. Only a user's tombstone that is still there has to be
+    /// carried out, whoever is dead; what Swift has forgotten has to be found by the agent whose name it is.
+    fn may_stay(&self, shared: &Shared, name: &str, copy: &Stored) -> bool {
+        let swift = &shared.swift;
+        let db = &swift.nodes[0].db;
+        let Some(Ok(mark)) = Mark::read(&copy.object.headers.metadata) else {
+            return false;
         };
-        let deletes = shared
-            .swift
-            .ledger
-            .deletes
-            .get(name(key))
-            .cloned()
-            .unwrap_or_default();
-        let unguarded = !shared.remote.delete_if_match && world.now().duration_since(old.since) < UNGUARDED;
-        match Mark::read(&old.object.headers.metadata) {
-            Some(Ok(mark)) if mark.source != own_source(key) => Some("the copy of another source"),
-            _ if unguarded => None,
-            Some(Ok(mark)) if deletes.iter().any(|at| *at > mark.data_time.ticks()) => None,
-            Some(_) => Some("which no user deleted"),
-            None if !shared
-                .swift
-                .ledger
-                .bodies
-                .iter()
-                .any(|((of, _), body)| of == name(key) && *body == old.body) =>
-            {
-                Some("a stranger's object")
-            }
-            None => {
-                let written = old.object.last_modified;
-                let before = |at: &u64| {
-                    let deleted = onespace_core::timestamp::Timestamp::from_ticks(*at, 0);
-                    written <= deleted.plus(SLACK)
-                };
-                (!deletes.iter().any(before)).then_some("a stranger's object that came later")
-            }
+        let tombstone = db
+            .row(POLICY, name)
+            .filter(|row| row.deleted && row.data.offset() == 0);
+        if self.waiting {
+            return true;
         }
-    };
-    if let Some(what) = wrong {
-        world.violation(format!("agent {agent} deleted {key}, {what}"));
+        if let Some(row) = tombstone {
+            return row.data < mark.data_time;
+        }
+        let owner = primary_index(name, u32::try_from(swift.nodes.len()).unwrap());
+        let owner_is_dead = self.dead.contains(&usize::try_from(owner).unwrap());
+        let is_older_than_the_container = mark.data_time.min(mark.time) <= db.created;
+        owner_is_dead || is_older_than_the_container || swift.deleted.is_some()
     }
 }
 
 /// Compares the remote with Swift; the first difference.
-pub fn difference(world: &World, prefixes: &[String], names: &[String]) -> Option<String> {
+pub fn difference<'a>(
+    world: &World,
+    prefixes: impl Iterator<Item = &'a str>,
+    names: &[String],
+    leave: &Leave,
+) -> Option<String> {
     let shared = world.shared();
     for prefix in prefixes {
-        for name in names {
+        for name in names.iter().filter(|name| shared.swift.is_listed_as_it_is(name)) {
             let key = format!("{prefix}/{name}");
             let copy = shared.remote.objects.get(&key);
             let is_strangers = copy.is_some_and(|copy| {
@@ -139,11 +136,14 @@ pub fn difference(world: &World, prefixes: &[String], names: &[String]) -> Optio
             if is_strangers {
                 continue;
             }
+            let truth = shared.swift.truth(name);
+            if truth.is_none() && copy.is_some_and(|copy| leave.may_stay(&shared, name, copy)) {
+                continue;
+            }
             let copy = copy.map(|copy| {
                 let meta = copy.object.headers.metadata.get(META).cloned();
                 (copy.body.clone(), meta)
             });
-            let truth = shared.swift.truth(name);
             if copy != truth {
                 return Some(format!("{key}: Swift has {truth:?}, the remote has {copy:?}"));
             }

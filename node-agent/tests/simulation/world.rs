@@ -9,6 +9,7 @@ use onespace_core::timestamp::Timestamp;
 use onespace_node_agent::clock::Clock;
 
 use crate::bucket::Bucket;
+use crate::deletes::Watch;
 use crate::dice::Dice;
 use crate::swift::{Cluster, skewed};
 
@@ -52,6 +53,8 @@ pub struct Shared {
     pub remote: Bucket,
     /// What goes wrong now.
     pub trouble: Trouble,
+    /// What each agent may delete, and did.
+    pub watch: Vec<Watch>,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// What happened, for who reads it.

@@ -1,9 +1,11 @@
 //! One replica of a container database: rows with numbers of its own, merged as Swift merges them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use onespace_core::plan::reconcile::ContainerSays;
 use onespace_core::row::RawRow;
 use onespace_core::timestamp::Timestamp;
 
@@ -104,11 +106,17 @@ pub struct Db {
     pub inode: u64,
     /// When it changed last, on its node's clock.
     pub modified: Timestamp,
+    /// When the container was created, or created again.
+    pub created: Timestamp,
+    /// When rows came here, by ROWID, on its node's clock.
+    pub arrived: BTreeMap<i64, Timestamp>,
+    /// When the last row of a name vanished, on its node's clock.
+    pub vanished: BTreeMap<String, Timestamp>,
 }
 
 impl Db {
     /// An empty one.
-    pub fn new(id: String, inode: u64, now: Timestamp) -> Self {
+    pub fn new(id: String, inode: u64, created: Timestamp, now: Timestamp) -> Self {
         Self {
             id,
             rows: BTreeMap::new(),
@@ -116,6 +124,9 @@ impl Db {
             pending: Vec::new(),
             inode,
             modified: now,
+            created,
+            arrived: BTreeMap::new(),
+            vanished: BTreeMap::new(),
         }
     }
 
@@ -132,12 +143,14 @@ impl Db {
                 None => return,
                 Some(merged) => {
                     self.rows.remove(&rowid);
+                    self.arrived.remove(&rowid);
                     merged
                 }
             },
         };
         self.last += 1;
         self.rows.insert(self.last, merged);
+        self.arrived.insert(self.last, now);
         self.modified = now;
     }
 
@@ -174,13 +187,67 @@ impl Db {
             .find(|row| (row.policy, row.name.as_str()) == (policy, name))
     }
 
+    /// Whether there is a row of this name under whatever storage policy.
+    pub fn has_rows_of(&self, name: &str) -> bool {
+        self.rows.values().any(|row| row.name == name)
+    }
+
     /// Drops a name's row.
     pub fn forget(&mut self, policy: u32, name: &str, now: Timestamp) {
-        let rows = self.rows.len();
-        self.rows
-            .retain(|_, row| (row.policy, row.name.as_str()) != (policy, name));
-        if self.rows.len() < rows {
-            self.modified = now;
+        let found = self
+            .rows
+            .iter()
+            .find(|(_, row)| (row.policy, row.name.as_str()) == (policy, name));
+        let Some(rowid) = found.map(|(rowid, _)| *rowid) else {
+            return;
+        };
+        self.rows.remove(&rowid);
+        self.arrived.remove(&rowid);
+        self.modified = now;
+        if !self.has_rows_of(name) {
+            self.vanished.insert(name.into(), now);
+        }
+    }
+
+    /// Another file takes the place of this one.
+    pub fn replaced_by(&self, new: Self, now: Timestamp) -> Self {
+        let mut vanished = self.vanished.clone();
+        let gone = self.rows.values().filter(|row| !new.has_rows_of(&row.name));
+        vanished.extend(gone.map(|row| (row.name.clone(), now)));
+        Self {
+            modified: now,
+            arrived: new.rows.keys().map(|rowid| (*rowid, now)).collect(),
+            vanished,
+            created: self.created.max(new.created),
+            ..new
+        }
+    }
+
+    /// Whether no row has spoken of this name for so long.
+    pub fn is_rowless(&self, name: &str, long: Duration, now: Timestamp) -> bool {
+        let long_ago = |since: &Timestamp| since.plus(long) < now;
+        !self.has_rows_of(name) && self.vanished.get(name).is_none_or(long_ago)
+    }
+
+    /// Whether it has had a live row of this name for so long.
+    pub fn lists(&self, name: &str, long: Duration, now: Timestamp) -> bool {
+        let of_name = |(_, row): &(&i64, &Record)| row.name == name && !row.deleted;
+        let mut live = self.rows.iter().filter(of_name);
+        live.any(|(rowid, _)| self.arrived.get(rowid).is_none_or(|at| at.plus(long) <= now))
+    }
+
+    /// What its container server answers to a HEAD.
+    pub fn says(&self, policy: u32) -> ContainerSays {
+        let live = || {
+            let rows = self.rows.values();
+            rows.filter(|row| row.policy == policy && !row.deleted)
+        };
+        ContainerSays {
+            objects: live().count() as u64,
+            bytes: live().map(|row| row.size as u64).sum(),
+            policy_index: policy,
+            sharding: "unsharded".into(),
+            created: self.created,
         }
     }
 

@@ -1,11 +1,14 @@
 //! A Swift in memory: nodes with an object server and a replica of the container's database each; users' requests,
-//! updates that come late, replication, the reconciler, reclaimed tombstones.
+//! updates that come late, replication, the reconciler, reclaimed tombstones, a container that goes and comes again.
 
 mod container;
+mod files;
+mod forget;
 mod objects;
 mod proxy;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use onespace_core::timestamp::Timestamp;
@@ -57,6 +60,10 @@ pub struct Cluster {
     pub late: Vec<(usize, Record)>,
     /// What users did.
     pub ledger: Ledger,
+    /// How long tombstones are kept; `None` = for ever.
+    pub reclaim_age: Option<Duration>,
+    /// Since when there is no container.
+    pub deleted: Option<Timestamp>,
     made: u64,
 }
 
@@ -67,10 +74,13 @@ impl Cluster {
             nodes: Vec::new(),
             late: Vec::new(),
             ledger: Ledger::default(),
+            reclaim_age: None,
+            deleted: None,
             made: 0,
         };
         for skew in skews {
-            let db = cluster.new_db(now);
+            // Before any user's clock.
+            let db = cluster.new_db(skewed(now, -60), now);
             cluster.nodes.push(Node {
                 up: true,
                 disk: Disk::default(),
@@ -82,9 +92,9 @@ impl Cluster {
         cluster
     }
 
-    fn new_db(&mut self, now: Timestamp) -> Db {
+    fn new_db(&mut self, created: Timestamp, now: Timestamp) -> Db {
         self.made += 1;
-        Db::new(format!("db-{}", self.made), self.made, now)
+        Db::new(format!("db-{}", self.made), self.made, created, now)
     }
 
     /// The time on a node's clock.
@@ -101,6 +111,9 @@ impl Cluster {
             body,
             meta,
         } = request;
+        if self.deleted.is_some() {
+            return;
+        }
         let mut accepted = false;
         for node in self.nodes.iter_mut().filter(|node| node.up) {
             accepted |= node.disk.put(*policy, name, *at, body, meta);
@@ -124,6 +137,9 @@ impl Cluster {
         meta: &Meta,
         now: Timestamp,
     ) {
+        if self.deleted.is_some() {
+            return;
+        }
         let mut updates = Vec::new();
         for node in self.nodes.iter_mut().filter(|node| node.up) {
             if node.disk.post(POLICY, name, at, meta).is_some()
@@ -145,6 +161,9 @@ impl Cluster {
 
     /// A user's DELETE.
     pub fn delete(&mut self, dice: &mut Dice, late: u64, name: &str, at: Timestamp, now: Timestamp) {
+        if self.deleted.is_some() {
+            return;
+        }
         let mut accepted = false;
         for node in self.nodes.iter_mut().filter(|node| node.up) {
             accepted |= node.disk.delete(POLICY, name, at);
@@ -208,41 +227,6 @@ impl Cluster {
             if let Some(file) = self.nodes[from].disk.get(policy, name).cloned() {
                 self.nodes[to].disk.take(policy, name, &file);
             }
-        }
-    }
-
-    /// A replica that lags far behind is replaced by a copy of another: new id, the other's numbers, own rows behind.
-    pub fn replace_db(&mut self, from: usize, to: usize, now: Timestamp) {
-        if from == to || !self.nodes[from].up || !self.nodes[to].up {
-            return;
-        }
-        let (there, here) = (self.local(from, now), self.local(to, now));
-        self.nodes[from].db.commit(there);
-        self.nodes[to].db.commit(here);
-        let mut copy = self.new_db(here);
-        copy.rows = self.nodes[from].db.rows.clone();
-        copy.last = self.nodes[from].db.last;
-        let old = std::mem::replace(&mut self.nodes[to].db, copy);
-        for row in old.rows.values() {
-            self.nodes[to].db.merge(row, here);
-        }
-    }
-
-    /// Somebody keeps a copy of a database.
-    pub fn back_up(&mut self, node: usize) {
-        self.nodes[node].backup = Some(self.nodes[node].db.clone());
-    }
-
-    /// Somebody puts that copy back: same id, fewer rows.
-    pub fn restore(&mut self, node: usize, now: Timestamp) {
-        let local = self.local(node, now);
-        self.made += 1;
-        if let Some(backup) = self.nodes[node].backup.take() {
-            self.nodes[node].db = Db {
-                inode: self.made,
-                modified: local,
-                ..backup
-            };
         }
     }
 
@@ -321,34 +305,21 @@ impl Cluster {
         );
     }
 
-    /// Swift forgets tombstones from before this time, those of names that are gone everywhere: nobody was away for
-    /// longer than that takes.
-    pub fn reclaim(&mut self, names: &[&str], before: Timestamp, now: Timestamp) {
-        for index in 0..self.nodes.len() {
-            let local = self.local(index, now);
-            self.nodes[index].db.commit(local);
-        }
-        for (name, policy) in names
-            .iter()
-            .flat_map(|name| [(*name, POLICY), (*name, OTHER_POLICY)])
-        {
-            let waits = self.late.iter().any(|(_, record)| record.name == name);
-            let gone = self.nodes.iter().all(|node| {
-                let disk = !matches!(node.disk.get(policy, name), Some(File::Body { .. }));
-                disk && node
-                    .db
-                    .row(policy, name)
-                    .is_none_or(|row| row.deleted && row.data < before)
-            });
-            if waits || !gone {
-                continue;
+    /// Whether Swift lists exactly this state of a name. Where every replica was restored from an older backup, a body or a
+    /// tombstone may be there that no row speaks of, or a row whose body is gone: nobody can know.
+    pub fn is_listed_as_it_is(&self, name: &str) -> bool {
+        let Node { disk, db, .. } = &self.nodes[0];
+        let misplaced = db.row(OTHER_POLICY, name).is_some_and(|row| !row.deleted);
+        let listed = match (disk.get(POLICY, name), db.row(POLICY, name)) {
+            (Some(File::Body { data, time, .. }), Some(row)) => {
+                !row.deleted && (*data, *time) == (row.data, row.time)
             }
-            for node in &mut self.nodes {
-                let local = skewed(now, node.skew);
-                node.disk.0.remove(&(policy, name.to_owned()));
-                node.db.forget(policy, name, local);
-            }
-        }
+            (Some(File::Tombstone(at)), Some(row)) => row.deleted && row.data >= *at,
+            (None, Some(row)) => row.deleted,
+            (Some(_), None) => false,
+            (None, None) => true,
+        };
+        listed && !misplaced
     }
 
     /// Body and metadata of a name, once the cluster has converged.
