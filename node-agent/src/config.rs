@@ -78,6 +78,10 @@ pub struct Config {
         value_name = "CIDR"
     )]
     pub deny_remote: Vec<IpNet>,
+    /// No remote may be at an address that a ring in --swift-dir names: Swift's servers do what they are asked without a
+    /// login.
+    #[arg(long, env = "ONESPACE_DENY_SWIFT_NODES")]
+    pub deny_swift_nodes: bool,
     /// How far clocks may be apart, how long a row counts as fresh, and after which time the rows of other nodes are
     /// verified (like 60m or 90s).
     #[arg(long, env = "ONESPACE_VERIFICATION_SLACK", default_value = "60m", value_parser = duration, value_name = "DURATION")]

@@ -24,6 +24,7 @@ pub mod run;
 pub mod state;
 mod stop;
 pub mod supervisor;
+pub mod swift_nodes;
 pub mod turnstile;
 mod walks;
 pub mod work;

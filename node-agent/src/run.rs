@@ -22,6 +22,7 @@ use crate::local_databases::{LocalDatabases, Place};
 use crate::reporter::Reporter;
 use crate::state::State;
 use crate::supervisor::{Running, Supervisor};
+use crate::swift_nodes::SwiftNodes;
 use crate::turnstile::Turnstile;
 use crate::work::Limits;
 
@@ -54,6 +55,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         status_listen,
         status_tls,
         deny_remote,
+        deny_swift_nodes,
         verification_slack,
         workers,
         held_rows,
@@ -72,6 +74,16 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         &swift_dir,
         Timeouts::default(),
     )?);
+    let deny = DenyList::new(deny_remote);
+    let nodes = deny_swift_nodes
+        .then(|| SwiftNodes::denied_in(deny.clone(), &swift_dir))
+        .transpose()
+        .with_context(|| {
+            format!(
+                "--deny-swift-nodes: the rings in {} cannot be read",
+                swift_dir.display()
+            )
+        })?;
     let place = Place {
         swift_dir,
         devices,
@@ -97,6 +109,9 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
             cancel.clone(),
         ));
     }
+    if let Some(nodes) = nodes {
+        servers.spawn(nodes.keep(cancel.clone()));
+    }
     let supervisor = Supervisor {
         folders: Folders {
             mappings,
@@ -112,7 +127,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
             held: held_rows,
             ..Limits::default()
         },
-        deny: DenyList::new(deny_remote),
+        deny,
         running,
     };
     let mut supervisor = tokio::spawn(supervisor.run(cancel.clone()));

@@ -4,22 +4,26 @@
 //! only the agent can reach. The list is therefore checked on the address that is dialled: after the name was
 //! resolved, and on literal addresses in the configuration.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use ipnet::IpNet;
 
-/// The networks that no remote may be dialled at. Empty = everything may be dialled.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The networks and hosts that no remote may be dialled at. Empty = everything may be dialled. Clones share the hosts.
+#[derive(Clone, Debug, Default)]
 pub struct DenyList {
     networks: Arc<[IpNet]>,
+    hosts: Arc<RwLock<BTreeSet<IpAddr>>>,
 }
 
 /// A remote's host has only addresses that this program must not dial.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("every address of the host is one that --deny-remote forbids; use another endpoint or proxy")]
+#[error(
+    "every address of the host is one that --deny-remote or --deny-swift-nodes forbids; use another endpoint or proxy"
+)]
 pub struct AddressDenied;
 
 impl DenyList {
@@ -27,22 +31,24 @@ impl DenyList {
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
             networks: networks.into_iter().collect(),
+            hosts: Arc::default(),
         }
     }
 
-    /// Whether nothing is denied.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.networks.is_empty()
+    /// From now on these hosts, and no others beside the networks, must not be dialled.
+    pub fn set_hosts(&self, hosts: BTreeSet<IpAddr>) {
+        *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = hosts;
     }
 
     /// Whether this address must not be dialled, in whichever form it is written.
     #[must_use]
     pub fn denies(&self, address: IpAddr) -> bool {
         let reached = reached_by_dialling(address);
-        self.networks
-            .iter()
-            .any(|network| network.contains(&address) || network.contains(&reached))
+        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
+        let mut networks = self.networks.iter();
+        hosts.contains(&reached)
+            || hosts.contains(&address)
+            || networks.any(|network| network.contains(&address) || network.contains(&reached))
     }
 
     /// Those of the addresses that may be dialled; at least one.
@@ -165,6 +171,19 @@ mod tests {
         for address in ["10.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "64:ff9b::0a00:0001"] {
             assert!(!deny.denies(address.parse().unwrap()), "{address}");
         }
+    }
+
+    #[test]
+    fn hosts_are_denied_in_every_clone_and_only_as_long_as_they_are_named() {
+        let deny = loopback_and_link_local();
+        let clone = deny.clone();
+        let denied = |address: &str| clone.denies(address.parse().unwrap());
+        assert!(!denied("10.0.0.1"));
+        deny.set_hosts(BTreeSet::from(["10.0.0.1".parse().unwrap()]));
+        assert!(denied("10.0.0.1") && denied("::ffff:10.0.0.1") && denied("64:ff9b::0a00:0001"));
+        assert!(denied("127.0.0.1") && !denied("10.0.0.2"));
+        deny.set_hosts(BTreeSet::from(["10.0.0.2".parse().unwrap()]));
+        assert!(!denied("10.0.0.1") && denied("10.0.0.2"));
     }
 
     #[test]

@@ -435,7 +435,7 @@ fn of_transport(transport: Transport) -> RemoteError {
     match transport {
         Transport::AddressDenied => pause(
             PauseReason::AddressDenied,
-            "every address of the remote is one that --deny-remote forbids; use another endpoint or proxy",
+            "every address of the remote is one that --deny-remote or --deny-swift-nodes forbids; use another endpoint or proxy",
         ),
         Transport::Unresolved => pause(
             PauseReason::Unreachable,

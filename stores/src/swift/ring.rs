@@ -1,7 +1,8 @@
 //! Rings: which devices hold a partition. Reads versions 1 and 2 of `*.ring.gz`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
@@ -52,6 +53,9 @@ pub struct Device {
     pub ip: String,
     /// The server's port.
     pub port: u16,
+    /// The node's address for replication.
+    #[serde(default)]
+    pub replication_ip: Option<String>,
     /// The device's name, a folder below the server's devices.
     pub device: String,
     /// Region.
@@ -279,6 +283,15 @@ impl Ring {
     /// Every device of the ring.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.values()
+    }
+
+    /// The addresses of its nodes, those for replication included. A name in the place of an address is left out.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let all = self
+            .devices()
+            .flat_map(|device| std::iter::once(&device.ip).chain(&device.replication_ip));
+        all.filter_map(|address| address.parse().ok()).collect()
     }
 
     /// The devices that hold this partition, in the order of replicas, each once. A device's place in this list is
