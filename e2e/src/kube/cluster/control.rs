@@ -24,15 +24,10 @@ pub(super) fn url() -> String {
     format!("https://{CONTROL_PLANE}:{PORT}")
 }
 
-/// Starts all four. They are not ready yet; those that need the API server wait for it by themselves.
+/// Starts etcd and the API server. They are not ready yet.
 pub(super) fn start(folder: &Path, pki: &Pki) -> Result<Vec<Process>> {
     let file = |name: &str| folder.join(name).display().to_string();
     std::fs::write(folder.join("audit-policy"), AUDIT_POLICY)?;
-    let kubeconfig = |name: &str| -> Result<String> {
-        let config: Value = pki.kubeconfig(&url(), &pki.client(&format!("system:{name}"), None)?);
-        std::fs::write(folder.join(name), config.to_string())?;
-        Ok(format!("--kubeconfig={}", file(name)))
-    };
     let etcd = Process::start(
         folder,
         "etcd",
@@ -73,6 +68,17 @@ pub(super) fn start(folder: &Path, pki: &Pki) -> Result<Vec<Process>> {
             format!("--audit-log-path={}", file(AUDIT)),
         ],
     )?;
+    Ok(vec![api_server, etcd])
+}
+
+/// Starts controller-manager and scheduler. The API server is ready: they would not wait for it long.
+pub(super) fn join(folder: &Path, pki: &Pki) -> Result<[Process; 2]> {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let kubeconfig = |name: &str| -> Result<String> {
+        let config: Value = pki.kubeconfig(&url(), &pki.client(&format!("system:{name}"), None)?);
+        std::fs::write(folder.join(name), config.to_string())?;
+        Ok(format!("--kubeconfig={}", file(name)))
+    };
     let controllers = Process::start(
         folder,
         "kube-controller-manager",
@@ -97,5 +103,5 @@ pub(super) fn start(folder: &Path, pki: &Pki) -> Result<Vec<Process>> {
             format!("--cert-dir={}", file("unused")),
         ],
     )?;
-    Ok(vec![scheduler, controllers, api_server, etcd])
+    Ok([scheduler, controllers])
 }

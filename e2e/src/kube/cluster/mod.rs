@@ -64,6 +64,10 @@ impl Cluster {
         cluster.until_containers().await?;
         cluster.nodes.iter_mut().try_for_each(Node::join)?;
         cluster.import(&[image::pause()?, dns::image()?])?;
+        cluster.until_served().await?;
+        cluster
+            .control
+            .splice(0..0, control::join(&cluster.folder, &pki)?);
         cluster.until_ready().await?;
         cluster.apply(&dns::objects()).await?;
         cluster
@@ -233,13 +237,18 @@ impl Cluster {
         Ok(())
     }
 
-    async fn until_ready(&mut self) -> Result<()> {
+    async fn until_served(&mut self) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
         while !is_ready(&self.client).await {
             self.check()?;
             ensure!(Instant::now() < deadline, "the API server is not ready");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        Ok(())
+    }
+
+    async fn until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             self.check()?;
             if self.ready_nodes().await? == self.nodes.len() {
