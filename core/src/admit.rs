@@ -41,6 +41,8 @@ pub struct Admitted {
     pub refused: BTreeMap<PolicyKey, Finding>,
     /// What is missing for those that are.
     pub lacking: BTreeMap<PolicyKey, Vec<Finding>>,
+    /// What may have changed for those that are, and could not be got.
+    pub outdated: BTreeMap<PolicyKey, Vec<Finding>>,
 }
 
 /// The policies that are among the mappings: each by mapping, namespace and name.
@@ -123,11 +125,15 @@ pub fn admit(applicants: Vec<Applicant<'_>>, incumbents: &Incumbents, room: usiz
                     mapping,
                     credentials,
                     findings,
+                    outdated,
                 } = resolved;
                 if let Some(credentials) = credentials {
                     admitted
                         .credentials
                         .insert(mapping.target.credential.0.clone(), credentials);
+                }
+                if !outdated.is_empty() {
+                    admitted.outdated.insert(policy.clone(), outdated);
                 }
                 if !findings.is_empty() {
                     admitted.lacking.insert(policy, findings);

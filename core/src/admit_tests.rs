@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::shard::fold;
-use crate::validate::{ConfigMapObject, SecretObject, look_up, validate};
+use crate::validate::{ConfigMapObject, Reference, SecretObject, look_up, validate};
 
 fn policy(namespace: &str, name: &str, container: &str, prefix: &str) -> ValidPolicy {
     let policy = json!({
@@ -35,7 +35,11 @@ fn certificates() -> ConfigMapObject {
 fn applicant(policy: &ValidPolicy) -> Applicant<'_> {
     Applicant {
         policy,
-        resolved: look_up(policy, Some(&secret()), Some(&certificates())),
+        resolved: look_up(
+            policy,
+            Reference::There(&secret()),
+            Reference::There(&certificates()),
+        ),
         created: None,
         granted: true,
     }
@@ -121,7 +125,7 @@ fn what_cannot_be_read_of_the_files_keeps_nobody_out() {
 fn a_mapping_whose_secret_is_missing_keeps_its_place_without_credentials() {
     let policy = policy("swift", "a", "one", "p");
     let mut applicant = applicant(&policy);
-    applicant.resolved = look_up(&policy, None, Some(&certificates()));
+    applicant.resolved = look_up(&policy, Reference::Absent, Reference::There(&certificates()));
     let admitted = admit(vec![applicant], &Incumbents::default(), SHARD_ROOM);
     assert_eq!(names(&admitted), ["a"]);
     assert!(admitted.credentials.is_empty());
@@ -137,7 +141,7 @@ fn a_mapping_whose_secret_is_missing_keeps_its_place_without_credentials() {
 #[test]
 fn a_mapping_whose_certificates_are_missing_is_suspended() {
     let policy = policy("swift", "a", "one", "p");
-    let resolved = look_up(&policy, Some(&secret()), None);
+    let resolved = look_up(&policy, Reference::There(&secret()), Reference::Absent);
     assert_eq!(resolved.mapping.state, crate::mapping::MappingState::Suspended);
     assert_eq!(resolved.findings.len(), 1);
 }

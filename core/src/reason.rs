@@ -197,10 +197,22 @@ reasons! {
         SecretNotFound,
         /// The Secret lacks a key, or holds something that no credential can be.
         SecretInvalid,
+        /// The Secret is there, or may be, and the API server does not hand it out.
+        SecretUnavailable,
         /// The ConfigMap with the certificates is not there.
         ConfigMapNotFound,
         /// The ConfigMap lacks the key, or holds no certificate there.
         ConfigMapInvalid,
+        /// The ConfigMap is there, or may be, and the API server does not hand it out.
+        ConfigMapUnavailable,
+    }
+}
+
+impl PolicyFault {
+    /// Whether it may be over by itself: what the policy refers to could not be got, and is tried again.
+    #[must_use]
+    pub const fn is_tried_again(self) -> bool {
+        matches!(self, Self::SecretUnavailable | Self::ConfigMapUnavailable)
     }
 }
 

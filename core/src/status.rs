@@ -26,8 +26,21 @@ pub const COUNTERS_EVERY: u64 = 60;
 pub enum Standing<'a> {
     /// It becomes no mapping.
     Refused(&'a [Finding]),
-    /// It is a mapping. What it refers to may be missing.
-    Accepted(&'a [Finding]),
+    /// It is a mapping.
+    Accepted {
+        /// What it refers to and is missing: it does not run.
+        lacking: &'a [Finding],
+        /// What it refers to and could not be got: it runs with what was there before.
+        outdated: &'a [Finding],
+    },
+}
+
+impl Standing<'_> {
+    /// A mapping that has all that it needs.
+    pub const WHOLE: Self = Self::Accepted {
+        lacking: &[],
+        outdated: &[],
+    };
 }
 
 /// The status of a policy. `mapping` is there unless the policy cannot be read; `previous` is its status so far; `now` is
@@ -50,7 +63,10 @@ pub fn status(
     });
     let target = mapping.map(target_in_short);
     let moved = previous.target.is_some() && target.is_some() && previous.target != target;
-    let numbers = !matches!(standing, Standing::Refused(_)) && sum.known > 0;
+    let accepted = !matches!(standing, Standing::Refused(_));
+    let numbers = accepted && sum.counted > 0;
+    // Agents that refuse a mapping count nothing: what was counted last stays.
+    let last = Some(previous).filter(|_| accepted && !numbers && !moved);
     SyncPolicyStatus {
         observed_generation: Some(generation),
         conditions: conditions::conditions(
@@ -67,32 +83,38 @@ pub fn status(
             reporting: sum.reporting,
             current: sum.current,
         }),
-        progress: numbers.then(|| Progress {
-            as_of: time(sum.as_of.unwrap_or(now)),
-            pending: sum.pending,
-            oldest_pending: sum.oldest_pending.and_then(time),
-            objects: sum.totals.objects,
-            bytes: sum.totals.bytes,
-            deletes: sum.totals.deletes,
-            released: sum.totals.released,
-        }),
-        failed: numbers.then(|| FailedRows {
-            count: sum.held,
-            latest: sum.latest.iter().filter_map(failed).collect(),
-        }),
+        progress: numbers
+            .then(|| Progress {
+                as_of: time(sum.as_of.unwrap_or(now)),
+                pending: sum.pending,
+                oldest_pending: sum.oldest_pending.and_then(time),
+                objects: sum.totals.objects,
+                bytes: sum.totals.bytes,
+                deletes: sum.totals.deletes,
+                released: sum.totals.released,
+            })
+            .or_else(|| last?.progress.clone()),
+        failed: numbers
+            .then(|| FailedRows {
+                count: sum.held,
+                latest: sum.latest.iter().filter_map(failed).collect(),
+            })
+            .or_else(|| last?.failed.clone()),
         held_deletes: sum.held_deletes.as_ref().map(|(id, count, _)| HeldDeletes {
             id: cut(id, 64),
             count: *count,
         }),
-        remote: numbers.then(|| Remote {
-            capabilities: sum
-                .capabilities
-                .iter()
-                .take(32)
-                .map(|name| cut(name, 64))
-                .collect(),
-            probed_at: sum.probed_at.and_then(time),
-        }),
+        remote: numbers
+            .then(|| Remote {
+                capabilities: sum
+                    .capabilities
+                    .iter()
+                    .take(32)
+                    .map(|name| cut(name, 64))
+                    .collect(),
+                probed_at: sum.probed_at.and_then(time),
+            })
+            .or_else(|| last?.remote.clone()),
         last_handled_retry: sum
             .handled_retry
             .clone()

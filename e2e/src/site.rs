@@ -76,13 +76,21 @@ impl Site {
     /// # Errors
     /// None is known.
     pub fn bucket(&self) -> Result<Bucket> {
+        self.bucket_of(BUCKET)
+    }
+
+    /// Another bucket of the S3 server.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn bucket_of(&self, name: &str) -> Result<Bucket> {
         let endpoint = self.s3.endpoint();
         let keys = Keys {
             endpoint: &endpoint,
             access: self.s3.access_key(),
             secret: self.s3.secret_key(),
         };
-        Bucket::new(&keys, BUCKET)
+        Bucket::new(&keys, name)
     }
 
     /// A policy for a container of AUTH_test, and its Secret, as a person writes them.
@@ -118,8 +126,16 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
     /// # Errors
     /// It never was.
     pub async fn until_arrived(&self, key: &str, body: &str) -> Result<()> {
-        let bucket = self.bucket()?;
-        let what = format!("{key} in the bucket");
+        self.until_arrived_in(BUCKET, key, body).await
+    }
+
+    /// Waits until an object is in another bucket.
+    ///
+    /// # Errors
+    /// It never was.
+    pub async fn until_arrived_in(&self, bucket: &str, key: &str, body: &str) -> Result<()> {
+        let what = format!("{key} in the bucket {bucket}");
+        let bucket = self.bucket_of(bucket)?;
         self.cluster
             .until(&what, async || {
                 let found = bucket.at(key).await?;
@@ -204,7 +220,8 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
 }
 
 /// What listens on 127.0.0.1 of this program is at the control plane's address for pods.
-fn for_pods(address: &str) -> String {
+#[must_use]
+pub fn for_pods(address: &str) -> String {
     address.replace("127.0.0.1", CONTROL_PLANE)
 }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use onespace_core::admit::{Admitted, Applicant, Incumbents, SHARD_ROOM, admit};
 use onespace_core::credentials::{CredentialShard, Credentials};
 use onespace_core::load::Files;
-use onespace_core::reason::PolicyFault;
+use onespace_core::mapping::{Mapping, MappingId, MappingShard, PolicyRef};
 use onespace_core::validate::{Resolved, ValidPolicy, look_up};
 
-use crate::fetch::{Reference, References, Wanted};
+use crate::fetch::{References, Wanted};
 use crate::seen::{Seen, SeenPolicy};
 
 /// What has to be got first: the objects that policies name which may become mappings.
@@ -21,19 +21,22 @@ pub fn wanted(seen: &Seen) -> Wanted {
 /// Decides. `files` are those that agents have.
 #[must_use]
 pub fn decide(seen: &Seen, references: &References, files: &Files) -> Admitted {
-    let mut before: Option<BTreeMap<String, Credentials>> = None;
+    let mut before: Option<Before> = None;
     let applicants = valid(seen).map(|(policy, valid)| {
-        let config_map = match references.config_map(valid, &seen.config_maps) {
-            Reference::Known(config_map) => config_map,
-            Reference::Unknown => None,
-        };
-        let resolved = match references.secret(valid, &seen.secrets) {
-            Reference::Known(secret) => look_up(valid, secret, config_map),
-            Reference::Unknown => {
-                let before = before.get_or_insert_with(|| credentials_in(files));
-                keep_credentials(look_up(valid, None, config_map), before)
-            }
-        };
+        let mut resolved = look_up(
+            valid,
+            references.secret(valid, &seen.secrets),
+            references.config_map(valid, &seen.config_maps),
+        );
+        if resolved
+            .findings
+            .iter()
+            .any(|finding| finding.reason.is_tried_again())
+        {
+            before
+                .get_or_insert_with(|| Before::in_files(files))
+                .keep(valid, &mut resolved);
+        }
         Applicant {
             policy: valid,
             resolved,
@@ -50,20 +53,44 @@ fn valid(seen: &Seen) -> impl Iterator<Item = (&SeenPolicy, &ValidPolicy)> {
     there.filter_map(|(_, policy)| Some((policy.as_ref(), policy.verdict.as_ref().ok()?)))
 }
 
-/// Where a Secret is there but cannot be got now, agents keep the credentials that they have.
-fn keep_credentials(mut resolved: Resolved, before: &BTreeMap<String, Credentials>) -> Resolved {
-    let id = &resolved.mapping.target.credential.0;
-    resolved.credentials = before.get(id).cloned();
-    if resolved.credentials.is_some() {
-        resolved
-            .findings
-            .retain(|finding| finding.reason != PolicyFault::SecretNotFound);
-    }
-    resolved
+/// What agents have: where something cannot be got, they go on with it.
+struct Before {
+    credentials: BTreeMap<String, Credentials>,
+    /// Of mappings with certificates.
+    certificates: BTreeMap<MappingId, (PolicyRef, String)>,
 }
 
-fn credentials_in(files: &Files) -> BTreeMap<String, Credentials> {
-    let shards = files.credentials.values();
-    let shards = shards.filter_map(|bytes| serde_json::from_slice::<CredentialShard>(bytes).ok());
-    shards.flat_map(|shard| shard.credentials).collect()
+impl Before {
+    fn in_files(files: &Files) -> Self {
+        let credentials = files.credentials.values();
+        let credentials =
+            credentials.filter_map(|bytes| serde_json::from_slice::<CredentialShard>(bytes).ok());
+        let mappings = files.mappings.values();
+        let mappings = mappings
+            .filter_map(|bytes| serde_json::from_slice::<MappingShard>(bytes).ok())
+            .flat_map(|shard| shard.mappings)
+            .filter_map(|mapping| serde_json::from_value::<Mapping>(mapping).ok());
+        Self {
+            credentials: credentials.flat_map(|shard| shard.credentials).collect(),
+            certificates: mappings
+                .filter_map(|mapping| Some((mapping.id, (mapping.policy, mapping.target.ca_bundle?))))
+                .collect(),
+        }
+    }
+
+    fn keep(&self, policy: &ValidPolicy, resolved: &mut Resolved) {
+        let Mapping {
+            id,
+            policy: reference,
+            target,
+            ..
+        } = &policy.mapping;
+        resolved.keep_credentials(self.credentials.get(&target.credential.0));
+        // Another generation may name other certificates.
+        let certificates = self
+            .certificates
+            .get(id)
+            .filter(|(policy, _)| policy == reference);
+        resolved.keep_certificates(policy, certificates.map(|(_, certificates)| certificates));
+    }
 }

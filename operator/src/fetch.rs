@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt as _;
 use http::Request;
 use kube::Client;
-use onespace_core::validate::{ConfigMapObject, SecretObject, ValidPolicy};
+use onespace_core::validate::{ConfigMapObject, Reference, SecretObject, ValidPolicy};
 use serde::de::DeserializeOwned;
 
 use crate::api::within;
@@ -14,15 +14,6 @@ use crate::table::{Key, Table};
 
 /// Objects that are got at the same time.
 const AT_ONCE: usize = 16;
-
-/// One object that a policy names.
-#[derive(Debug)]
-pub enum Reference<'a, T> {
-    /// It is there, or it is not.
-    Known(Option<&'a T>),
-    /// The API server did not say.
-    Unknown,
-}
 
 /// The objects of one kind that were got, each with the version that it was got at.
 pub struct Cache<T> {
@@ -92,8 +83,9 @@ impl<T: DeserializeOwned> Cache<T> {
 
     fn find(&self, key: &Key, there: &Table<String>) -> Reference<'_, T> {
         match (self.objects.get(key), there.get(key)) {
-            (Some((_, object)), _) => Reference::Known(Some(object)),
-            (None, None) if self.absent.contains(key) => Reference::Known(None),
+            (Some((version, object)), Some(newest)) if version != newest => Reference::Outdated(object),
+            (Some((_, object)), _) => Reference::There(object),
+            (None, None) if self.absent.contains(key) => Reference::Absent,
             (None, _) => Reference::Unknown,
         }
     }
@@ -202,7 +194,7 @@ impl References {
     /// The ConfigMap that a policy names.
     pub fn config_map(&self, policy: &ValidPolicy, there: &Table<String>) -> Reference<'_, ConfigMapObject> {
         match &policy.ca_bundle {
-            None => Reference::Known(None),
+            None => Reference::Absent,
             Some((name, _)) => {
                 let key = (policy.mapping.policy.namespace.clone(), name.clone());
                 self.config_maps.find(&key, there)

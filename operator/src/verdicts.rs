@@ -10,7 +10,7 @@ use onespace_core::finalizer::tell_of_hold;
 use onespace_core::reason::PolicyFault;
 use onespace_core::status::{Standing, Sum, events, is_due, status, sum};
 use onespace_core::validate::Finding;
-use onespace_crds::SyncPolicyStatus;
+use onespace_crds::{Condition, ConditionStatus, SyncPolicyStatus};
 
 use crate::agents::Agents;
 use crate::metrics::Metrics;
@@ -29,8 +29,17 @@ pub struct Verdicts(BTreeMap<Key, Verdict>);
 #[derive(Debug)]
 struct Verdict {
     generation: i64,
-    /// What it lacks, or why it is not accepted.
-    admitted: Result<Vec<Finding>, Finding>,
+    /// Why it is not accepted, or how whole it is.
+    admitted: Result<Lacks, Finding>,
+}
+
+/// What a mapping refers to and does not have.
+#[derive(Debug, Default)]
+struct Lacks {
+    /// It does not run without.
+    lacking: Vec<Finding>,
+    /// It runs with what was there before.
+    outdated: Vec<Finding>,
 }
 
 impl Verdicts {
@@ -42,11 +51,15 @@ impl Verdicts {
             credentials: _,
             mut refused,
             mut lacking,
+            mut outdated,
         } = admitted;
         let verdicts = seen.policies.iter().map(|(key, policy)| {
             let admitted = match refused.remove(key) {
                 Some(finding) => Err(finding),
-                None => Ok(lacking.remove(key).unwrap_or_default()),
+                None => Ok(Lacks {
+                    lacking: lacking.remove(key).unwrap_or_default(),
+                    outdated: outdated.remove(key).unwrap_or_default(),
+                }),
             };
             let generation = policy.generation;
             (key.clone(), Verdict { generation, admitted })
@@ -75,7 +88,7 @@ impl Verdicts {
         Some(match (&policy.verdict, &verdict.admitted) {
             (Err(findings), _) => Standing::Refused(findings),
             (Ok(_), Err(finding)) => Standing::Refused(std::slice::from_ref(finding)),
-            (Ok(_), Ok(lacking)) => Standing::Accepted(lacking),
+            (Ok(_), Ok(Lacks { lacking, outdated })) => Standing::Accepted { lacking, outdated },
         })
     }
 
@@ -88,7 +101,7 @@ impl Verdicts {
             };
             let mapping = policy.verdict.as_ref().ok().map(|valid| &valid.mapping);
             let sum = match (mapping, standing) {
-                (Some(mapping), Standing::Accepted(_)) => {
+                (Some(mapping), Standing::Accepted { .. }) => {
                     sum(&mapping.id.0, policy.generation, agents.views())
                 }
                 _ => Sum::default(),
@@ -104,11 +117,11 @@ impl Verdicts {
                 .decided
                 .map_or(u64::MAX / 2, |decided| decided.elapsed().as_secs());
             if is_due(&policy.status, &wanted, age, jitter(key)) {
-                let events = if heard {
-                    events(&policy.status, &wanted)
-                } else {
-                    Vec::new()
-                };
+                let mut events = events(&policy.status, &wanted);
+                if !heard && is_accepted(&policy.status) {
+                    // Whether what agents had said is over, nobody knows yet.
+                    events.retain(|event| event.warning);
+                }
                 let wanted = Arc::new(wanted);
                 policy.status = wanted.clone();
                 policy.decided = Some(Instant::now());
@@ -123,12 +136,19 @@ impl Verdicts {
     }
 }
 
+fn accepted(status: &SyncPolicyStatus) -> Option<&Condition> {
+    let mut conditions = status.conditions.iter();
+    conditions.find(|condition| condition.kind == "Accepted")
+}
+
+fn is_accepted(status: &SyncPolicyStatus) -> bool {
+    accepted(status).is_some_and(|condition| condition.status == ConditionStatus::True)
+}
+
 /// Whether a status says of generation and acceptance what another says.
 fn same_verdict(one: &SyncPolicyStatus, other: &SyncPolicyStatus) -> bool {
     let of = |status: &SyncPolicyStatus| {
-        let mut conditions = status.conditions.iter();
-        let accepted = conditions.find(|condition| condition.kind == "Accepted");
-        let accepted = accepted.map(|condition| (condition.status, condition.message.clone()));
+        let accepted = accepted(status).map(|condition| (condition.status, condition.message.clone()));
         (status.observed_generation, accepted)
     };
     of(one) == of(other)

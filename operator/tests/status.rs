@@ -3,10 +3,18 @@
 
 use std::sync::Arc;
 
+use onespace_core::load::Files;
 use onespace_core::status::Event;
 use onespace_crds::SyncPolicyStatus;
+use onespace_operator::agents::Agents;
+use onespace_operator::decide::decide;
+use onespace_operator::fetch::References;
 use onespace_operator::metrics::Metrics;
+use onespace_operator::published::Names;
+use onespace_operator::seen::{Event as Shown, Scopes, Seen, read_policy};
 use onespace_operator::status::{Desk, Wanted, write_all};
+use onespace_operator::table::Change;
+use onespace_operator::verdicts::Verdicts;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -84,4 +92,60 @@ async fn a_status_that_cannot_be_written_is_tried_again_and_its_events_are_told_
     writer.await.unwrap();
     let count = |outcome: &str| metrics.status_writes.with_label_values(&[outcome]).get();
     assert_eq!((count("failed"), count("refused")), (1, 1));
+}
+
+/// Any time.
+const NOW: i64 = 1_800_000_000;
+
+/// A policy with this `exclude`.
+fn put_policy(seen: &mut Seen, generation: i64, exclude: &str) {
+    let policy = json!({
+        "apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy",
+        "metadata": {"name": "photos", "namespace": "swift", "uid": "uid-1", "generation": generation},
+        "spec": {"mode": "Sync", "source": {"account": "AUTH_test", "container": "photos"}, "exclude": exclude,
+            "target": {"protocol": "S3", "bucket": "backup", "credentials": {"secretRef": {"name": "keys"}}}},
+    });
+    let policy = Box::new(read_policy(serde_json::from_value(policy).unwrap()));
+    let (scope, key) = (
+        Some("swift".to_owned()),
+        ("swift".to_owned(), "photos".to_owned()),
+    );
+    seen.take(Shown::Policy(scope, Change::Put(key, policy)));
+}
+
+#[tokio::test]
+async fn a_refusal_and_its_end_are_told_by_events_though_no_agent_was_heard_yet() {
+    let (client, mut server) = api_server();
+    let (desk, cancel) = (Arc::new(Desk::default()), CancellationToken::new());
+    let metrics = Metrics::new().unwrap();
+    let writer = tokio::spawn(write_all(
+        client,
+        desk.clone(),
+        metrics.clone(),
+        "one".to_owned(),
+        cancel.clone(),
+    ));
+    let namespace = "swift".to_owned();
+    let mut seen = Seen::new(&Scopes::new("swift", &[]), Names { namespace });
+    let policy =
+        json!({"apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy", "metadata": {"name": "photos"}});
+    let event = json!({"metadata": {}, "eventTime": null});
+    for (generation, exclude, accepted, told) in [
+        (1, "(", "False", ("Warning", "InvalidPattern")),
+        (2, "tmp/", "True", ("Normal", "Recovered")),
+    ] {
+        put_policy(&mut seen, generation, exclude);
+        let admitted = decide(&seen, &References::default(), &Files::default());
+        let verdicts = Verdicts::of(&seen, admitted, &metrics);
+        verdicts.report(&mut seen, &Agents::default(), false, &desk, NOW);
+        let (_, _, body) = answer(&mut server, 200, &policy).await;
+        let conditions = body["status"]["conditions"].as_array().unwrap();
+        let condition = conditions.iter().find(|one| one["type"] == "Accepted").unwrap();
+        assert_eq!(condition["status"], accepted);
+        let (_, path, body) = answer(&mut server, 201, &event).await;
+        assert!(path.ends_with("/events"), "{path}");
+        assert_eq!((&body["type"], &body["reason"]), (&json!(told.0), &json!(told.1)));
+    }
+    cancel.cancel();
+    writer.await.unwrap();
 }

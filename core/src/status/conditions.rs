@@ -37,8 +37,8 @@ pub(super) fn conditions(
         && before("InitialSyncComplete").is_some_and(|condition| condition.status == ConditionStatus::True);
     let said = match standing {
         Standing::Refused(findings) => refused(findings, was_complete),
-        Standing::Accepted(lacking) => {
-            let mut said = accepted(lacking, sum, was_complete);
+        Standing::Accepted { lacking, outdated } => {
+            let mut said = accepted(lacking, outdated, sum, was_complete);
             said.extend(objective.map(|objective| objective_met(objective, sum)));
             said
         }
@@ -77,7 +77,7 @@ fn refused(findings: &[Finding], was_complete: bool) -> Vec<Said> {
     ]
 }
 
-fn accepted(lacking: &[Finding], sum: &Sum, was_complete: bool) -> Vec<Said> {
+fn accepted(lacking: &[Finding], outdated: &[Finding], sum: &Sum, was_complete: bool) -> Vec<Said> {
     let complete = was_complete
         || (sum.open > 0
             && sum.with_databases == sum.first_pass_complete
@@ -92,15 +92,20 @@ fn accepted(lacking: &[Finding], sum: &Sum, was_complete: bool) -> Vec<Said> {
         reconciling,
         stalled(lacking, sum),
         initial_sync(complete),
-        degraded(sum),
+        degraded(lacking, outdated, sum),
     ]
 }
 
 fn credentials(lacking: &[Finding], sum: &Sum) -> Said {
-    use ConditionStatus::{False, True};
+    use ConditionStatus::{False, True, Unknown};
     let kind = "CredentialsReady";
     if let Some(finding) = lacking.first() {
-        return (kind, False, finding.reason.to_string(), in_words(lacking));
+        let status = if finding.reason.is_tried_again() {
+            Unknown
+        } else {
+            False
+        };
+        return (kind, status, finding.reason.to_string(), in_words(lacking));
     }
     let wrong = [PauseReason::InvalidCredentials, PauseReason::AccessDenied];
     let mut paused = sum.paused.iter();
@@ -118,8 +123,12 @@ fn readiness(lacking: &[Finding], sum: &Sum) -> (Said, Said) {
     let still = |reason| say("Reconciling", False, reason, "");
     let moving = |reason, message: &str| say("Reconciling", True, reason, message);
     if let Some(finding) = lacking.first() {
-        let ready = ("Ready", False, finding.reason.to_string(), in_words(lacking));
-        return (ready, still(ConditionReason::Waiting));
+        let (reason, message) = (finding.reason.to_string(), in_words(lacking));
+        let ready = ("Ready", False, reason.clone(), message.clone());
+        return match by_hand(lacking) {
+            Some(_) => (ready, still(ConditionReason::Waiting)),
+            None => (ready, ("Reconciling", True, reason, message)),
+        };
     }
     if sum.reporting == 0 {
         let message = "no agent reports this policy yet";
@@ -159,7 +168,7 @@ fn readiness(lacking: &[Finding], sum: &Sum) -> (Said, Said) {
 fn stalled(lacking: &[Finding], sum: &Sum) -> Said {
     use ConditionStatus::{False, True};
     let kind = "Stalled";
-    if let Some(finding) = lacking.first() {
+    if let Some(finding) = by_hand(lacking) {
         return (kind, True, finding.reason.to_string(), in_words(lacking));
     }
     if let Some((id, count, reason)) = &sum.held_deletes {
@@ -217,9 +226,17 @@ fn objective_met(objective: &Objective, sum: &Sum) -> Said {
     }
 }
 
-fn degraded(sum: &Sum) -> Said {
+fn degraded(lacking: &[Finding], outdated: &[Finding], sum: &Sum) -> Said {
     use ConditionStatus::{False, True};
     let kind = "Degraded";
+    let tried_again = |finding: &&Finding| finding.reason.is_tried_again();
+    if let Some(finding) = lacking.iter().find(tried_again) {
+        return (kind, True, finding.reason.to_string(), finding.message.clone());
+    }
+    if let Some(finding) = outdated.first() {
+        let message = format!("{}: agents go on with what they have", finding.message);
+        return (kind, True, finding.reason.to_string(), message);
+    }
     let silent = sum.silent.len();
     if silent > 0 {
         let nodes: Vec<&str> = sum.silent.iter().map(String::as_str).take(5).collect();
@@ -253,6 +270,11 @@ fn degraded(sum: &Sum) -> Said {
 
 fn say(kind: &'static str, status: ConditionStatus, reason: ConditionReason, message: &str) -> Said {
     (kind, status, reason.to_string(), message.to_owned())
+}
+
+/// The first of what a person must see to.
+fn by_hand(lacking: &[Finding]) -> Option<&Finding> {
+    lacking.iter().find(|finding| !finding.reason.is_tried_again())
 }
 
 /// All findings, as one text.

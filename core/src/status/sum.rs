@@ -22,6 +22,8 @@ pub struct AgentView {
     pub refused: BTreeMap<String, (String, String)>,
     /// Mappings by id.
     pub mappings: BTreeMap<String, MappingReport>,
+    /// What it said last of the mappings that it refuses, and when.
+    pub before_refusal: BTreeMap<String, (MappingReport, i64)>,
 }
 
 impl AgentView {
@@ -36,26 +38,38 @@ impl AgentView {
             removed,
             mappings,
         } = report;
-        if first {
-            if full {
-                self.mappings.clear();
-            }
-            self.revision = Some(revision);
-        }
-        self.node = agent.node;
-        self.reachable = true;
-        self.as_of = now;
-        self.config_revision = config.revision;
         self.refused = config
             .refused
             .into_iter()
             .map(|refused| (refused.id, (refused.reason, refused.message)))
             .collect();
-        for id in removed {
-            self.mappings.remove(&id.0);
+        self.before_refusal.retain(|id, _| self.refused.contains_key(id));
+        if first {
+            if full {
+                std::mem::take(&mut self.mappings)
+                    .into_iter()
+                    .for_each(|(id, report)| self.lose(id, report));
+            }
+            self.revision = Some(revision);
         }
+        for id in removed {
+            if let Some(report) = self.mappings.remove(&id.0) {
+                self.lose(id.0, report);
+            }
+        }
+        self.node = agent.node;
+        self.reachable = true;
+        self.as_of = now;
+        self.config_revision = config.revision;
         for mapping in mappings {
             self.mappings.insert(mapping.id.clone(), mapping);
+        }
+    }
+
+    /// It reports this mapping no more. What it had counted stays if it is one that it refuses.
+    fn lose(&mut self, id: String, report: MappingReport) {
+        if self.refused.contains_key(&id) {
+            self.before_refusal.insert(id, (report, self.as_of));
         }
     }
 }
@@ -65,6 +79,8 @@ impl AgentView {
 pub struct Sum {
     /// Agents that ever reported it.
     pub known: u32,
+    /// Of these, how many have counted what they did.
+    pub counted: u32,
     /// Nodes that the ring names for it; none while no agent reports.
     pub expected: Option<u32>,
     /// Agents that report it now.
@@ -137,6 +153,9 @@ pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a A
             sum.reporting += 1;
             sum.current += 1;
             sum.refused.push(refusal.clone());
+            if let Some((report, as_of)) = agent.before_refusal.get(id) {
+                count(&mut sum, report, *as_of);
+            }
         }
         let Some(report) = agent.mappings.get(id) else {
             continue;
@@ -168,17 +187,15 @@ fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64
         ring_nodes: _,
         databases,
         initial_pass_complete,
-        pending,
         verify: _,
-        held,
         held_deletes,
         objective,
         handled: _,
-        totals,
         remote,
         ..
     } = report;
     sum.known += 1;
+    count(sum, report, agent.as_of);
     if agent.reachable {
         sum.reporting += 1;
         let runs = policy.as_ref().map(|policy| policy.generation);
@@ -204,12 +221,6 @@ fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64
         RunState::Refused => sum.refused.push(why()),
         RunState::Running | RunState::Suspended | RunState::Removing => {}
     }
-    sum.pending += pending.rows;
-    let oldest = pending.oldest.as_deref().and_then(unix_seconds);
-    sum.oldest_pending = least(sum.oldest_pending, oldest);
-    sum.totals += *totals;
-    sum.held += held.rows;
-    sum.latest.extend(held.latest.iter().cloned());
     if let Some(batch) = held_deletes {
         let batch = (batch.id.clone(), batch.rows, batch.reason.clone());
         sum.held_deletes = least(sum.held_deletes.take(), Some(batch));
@@ -220,7 +231,24 @@ fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64
     let able = remote.capabilities.iter().filter(|(_, able)| **able);
     sum.capabilities.extend(able.map(|(name, _)| name.clone()));
     sum.probed_at = least(sum.probed_at, remote.probed_at.as_deref().and_then(unix_seconds));
-    sum.as_of = least(sum.as_of, Some(agent.as_of));
+}
+
+/// Adds what was counted by this time.
+fn count(sum: &mut Sum, report: &MappingReport, as_of: i64) {
+    let MappingReport {
+        pending,
+        held,
+        totals,
+        ..
+    } = report;
+    sum.counted += 1;
+    sum.pending += pending.rows;
+    let oldest = pending.oldest.as_deref().and_then(unix_seconds);
+    sum.oldest_pending = least(sum.oldest_pending, oldest);
+    sum.totals += *totals;
+    sum.held += held.rows;
+    sum.latest.extend(held.latest.iter().cloned());
+    sum.as_of = least(sum.as_of, Some(as_of));
 }
 
 fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {

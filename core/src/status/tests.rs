@@ -2,8 +2,9 @@ use onespace_crds::{Condition, ConditionStatus};
 use serde_json::json;
 
 use super::*;
+use crate::mapping::MappingId;
 use crate::reason::PolicyFault;
-use crate::report::{MappingReport, Report, RunState};
+use crate::report::{AgentInfo, ConfigReport, MappingReport, Refused, Report, RunState};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -44,7 +45,7 @@ fn agent(node: &str, report: MappingReport) -> AgentView {
 
 fn of(agents: &[AgentView], previous: &SyncPolicyStatus) -> SyncPolicyStatus {
     let sum = sum("a1", 2, agents);
-    status(2, None, Standing::Accepted(&[]), &sum, previous, NOW)
+    status(2, None, Standing::WHOLE, &sum, previous, NOW)
 }
 
 fn said<'a>(status: &'a SyncPolicyStatus, kind: &str) -> (ConditionStatus, &'a str) {
@@ -139,14 +140,7 @@ fn an_objective_is_judged_by_the_sum_of_all_agents() {
             });
         }
         let (sum, before) = (sum("a1", 2, &agents), SyncPolicyStatus::default());
-        let status = status(
-            2,
-            Some(&valid.mapping),
-            Standing::Accepted(&[]),
-            &sum,
-            &before,
-            NOW,
-        );
+        let status = status(2, Some(&valid.mapping), Standing::WHOLE, &sum, &before, NOW);
         let (met, reason) = said(&status, "ObjectiveMet");
         (met, reason.to_owned())
     };
@@ -301,14 +295,7 @@ fn the_initial_sync_stays_complete_until_the_target_changes() {
     };
     let with = |bucket: &str, agents: &[AgentView], previous: &SyncPolicyStatus| {
         let sum = sum("a1", 2, agents);
-        status(
-            2,
-            Some(&mapping(bucket)),
-            Standing::Accepted(&[]),
-            &sum,
-            previous,
-            NOW,
-        )
+        status(2, Some(&mapping(bucket)), Standing::WHOLE, &sum, previous, NOW)
     };
     let first = with("one", &both(), &SyncPolicyStatus::default());
     assert_eq!(first.source.as_deref(), Some("AUTH_test/*"));
@@ -346,7 +333,7 @@ fn conditions_are_written_at_once_and_numbers_when_it_is_their_turn() {
 fn a_condition_keeps_its_time_while_its_status_stays() {
     let first = of(&[], &SyncPolicyStatus::default());
     let sum = sum("a1", 2, &both());
-    let later = status(2, None, Standing::Accepted(&[]), &sum, &first, NOW + 60);
+    let later = status(2, None, Standing::WHOLE, &sum, &first, NOW + 60);
     let at = |status: &SyncPolicyStatus, kind: &str| {
         let mut conditions = status.conditions.iter();
         let condition = conditions.find(|condition| condition.kind == kind).unwrap();
@@ -401,4 +388,111 @@ fn a_status_is_under_4_kib_whatever_the_agents_say() {
     let failed = status.failed.as_ref().unwrap();
     assert!(failed.latest.iter().all(|row| row.object.len() <= 256));
     assert!(serde_json::to_vec(&status).unwrap().len() < 4096);
+}
+
+/// The next answer of an agent, which reports no mapping any more: it refuses this one, or knows nothing of it.
+fn answers_without(agent: &mut AgentView, full: bool, refuses: bool) {
+    let refused = Refused {
+        id: "a1".to_owned(),
+        reason: "CredentialsMissing".to_owned(),
+        message: "no keys".to_owned(),
+    };
+    let answer = Report {
+        agent: AgentInfo {
+            node: agent.node.clone(),
+            ..AgentInfo::default()
+        },
+        config: ConfigReport {
+            refused: refuses.then_some(refused).into_iter().collect(),
+            ..ConfigReport::default()
+        },
+        revision: "boot:2".to_owned(),
+        full,
+        removed: if full {
+            Vec::new()
+        } else {
+            vec![MappingId("a1".to_owned())]
+        },
+        ..Report::default()
+    };
+    agent.take(answer, true, NOW + 5);
+}
+
+#[test]
+fn what_agents_had_counted_before_they_refused_a_policy_stays() {
+    let mut agents = both();
+    let before = of(&agents, &SyncPolicyStatus::default());
+    answers_without(&mut agents[0], false, true);
+    let one = of(&agents, &before);
+    answers_without(&mut agents[1], true, true);
+    let all = of(&agents, &one);
+    for status in [&one, &all] {
+        assert_eq!(status.progress, before.progress, "rows that wait still do");
+        assert_eq!(status.failed, before.failed);
+        let agents = status.agents.clone().unwrap();
+        assert_eq!((agents.reporting, agents.current), (2, 2), "each counts once");
+    }
+    assert_eq!(
+        said(&all, "Ready"),
+        (ConditionStatus::False, "CredentialsMissing")
+    );
+
+    // Another operator never heard the numbers: those of the status stay.
+    for agent in &mut agents {
+        agent.before_refusal.clear();
+    }
+    assert_eq!(of(&agents, &all).progress, before.progress);
+
+    // Gone: nothing is left of it.
+    for agent in &mut agents {
+        answers_without(agent, true, false);
+        assert!(agent.before_refusal.is_empty());
+    }
+    assert_eq!(sum("a1", 2, &agents), Sum::default());
+}
+
+#[test]
+fn what_could_not_be_got_reconciles_and_degrades_and_is_no_persons_fault() {
+    use ConditionStatus::{False, True, Unknown};
+    let finding = |reason| Finding::new("spec.target", reason, "could not be got");
+    let sum = sum("a1", 2, &both());
+    let previous = SyncPolicyStatus::default();
+    let reason = "ConfigMapUnavailable";
+    let lacking = [finding(PolicyFault::ConfigMapUnavailable)];
+    let standing = Standing::Accepted {
+        lacking: &lacking,
+        outdated: &[],
+    };
+    let waits = status(2, None, standing, &sum, &previous, NOW);
+    for (kind, wanted) in [
+        ("Ready", False),
+        ("Reconciling", True),
+        ("CredentialsReady", Unknown),
+        ("Degraded", True),
+    ] {
+        assert_eq!(said(&waits, kind), (wanted, reason), "{kind}");
+    }
+    assert_eq!(said(&waits, "Stalled"), (False, "Progressing"));
+
+    let standing = Standing::Accepted {
+        lacking: &[],
+        outdated: &lacking,
+    };
+    let runs = status(2, None, standing, &sum, &previous, NOW);
+    assert_eq!(said(&runs, "Degraded"), (True, reason));
+    assert_eq!(said(&runs, "Ready"), (True, "Running"));
+    assert_eq!(said(&runs, "Stalled"), (False, "Progressing"));
+
+    // Beside something that a person must see to.
+    let both = [
+        finding(PolicyFault::ConfigMapUnavailable),
+        finding(PolicyFault::SecretNotFound),
+    ];
+    let standing = Standing::Accepted {
+        lacking: &both,
+        outdated: &[],
+    };
+    let stalled = status(2, None, standing, &sum, &previous, NOW);
+    assert_eq!(said(&stalled, "Stalled"), (True, "SecretNotFound"));
+    assert_eq!(said(&stalled, "Reconciling"), (False, "Waiting"));
 }

@@ -16,7 +16,7 @@ use onespace_crds::{DeleteBudgetMax, EncryptionType, SyncPolicy, SyncPolicySpec,
 
 pub use conflict::{Candidate, Clash, Conflict, settle};
 pub use endpoint::Endpoint;
-pub use references::{ConfigMapObject, Resolved, SecretObject, look_up, resolve};
+pub use references::{ConfigMapObject, Reference, Resolved, SecretObject, look_up, resolve};
 
 use crate::budget::BudgetMax;
 use crate::limits::{Limits, Schedule, Window};

@@ -27,6 +27,53 @@ pub struct ConfigMapObject {
     data: BTreeMap<String, String>,
 }
 
+/// An object that a policy names, as far as anybody knows.
+#[derive(Clone, Copy, Debug)]
+pub enum Reference<'a, T> {
+    /// It is there.
+    There(&'a T),
+    /// It was like this, and what it is now could not be got.
+    Outdated(&'a T),
+    /// It is not there.
+    Absent,
+    /// It could not be got, and never was.
+    Unknown,
+}
+
+impl<'a, T> From<Option<&'a T>> for Reference<'a, T> {
+    fn from(found: Option<&'a T>) -> Self {
+        found.map_or(Self::Absent, Self::There)
+    }
+}
+
+impl<'a, T> Reference<'a, T> {
+    /// The object, and what is to be said if it cannot be used as it is: reasons for one that is absent, and for one
+    /// that could not be got.
+    fn look(
+        self,
+        path: &'static str,
+        what: &str,
+        absent: PolicyFault,
+        unavailable: PolicyFault,
+    ) -> (Option<&'a T>, Option<Finding>) {
+        let not_got = || {
+            let message = format!(
+                "{what} in the policy's namespace could not be got: it is tried again every few seconds; if that lasts, the operator's log says why (has its account the right to get it?)"
+            );
+            Some(Finding::new(path, unavailable, message))
+        };
+        match self {
+            Self::There(object) => (Some(object), None),
+            Self::Outdated(object) => (Some(object), not_got()),
+            Self::Unknown => (None, not_got()),
+            Self::Absent => {
+                let message = format!("there is no {what} in the policy's namespace: create it");
+                (None, Some(Finding::new(path, absent, message)))
+            }
+        }
+    }
+}
+
 /// What a policy becomes with what it refers to, as far as that is there.
 #[derive(Clone, Debug)]
 pub struct Resolved {
@@ -34,8 +81,61 @@ pub struct Resolved {
     pub mapping: Mapping,
     /// The credentials, under the id that the mapping names.
     pub credentials: Option<Credentials>,
-    /// Everything that is missing or cannot be. Values of a Secret are never quoted.
+    /// Everything that is missing or cannot be, so that the mapping cannot run. Values of a Secret are never quoted.
     pub findings: Vec<Finding>,
+    /// What may have changed and could not be got: the mapping runs with what was there before.
+    pub outdated: Vec<Finding>,
+}
+
+impl Resolved {
+    /// Goes on with the credentials that agents have, if the Secret could not be got.
+    pub fn keep_credentials(&mut self, credentials: Option<&Credentials>) {
+        if self.credentials.is_none()
+            && credentials.is_some()
+            && self.runs_on_with_what_was(PolicyFault::SecretUnavailable)
+        {
+            self.credentials = credentials.cloned();
+        }
+    }
+
+    /// Goes on with the certificates that agents have, if the ConfigMap could not be got. `policy` is what this was made
+    /// of.
+    pub fn keep_certificates(&mut self, policy: &ValidPolicy, certificates: Option<&String>) {
+        if self.mapping.target.ca_bundle.is_none()
+            && certificates.is_some()
+            && self.runs_on_with_what_was(PolicyFault::ConfigMapUnavailable)
+        {
+            self.mapping.target.ca_bundle = certificates.cloned();
+            self.mapping.state = policy.mapping.state;
+        }
+    }
+
+    /// Whether this is what keeps the mapping from running; from now on it does not.
+    fn runs_on_with_what_was(&mut self, fault: PolicyFault) -> bool {
+        let kept = self.findings.extract_if(.., |finding| finding.reason == fault);
+        let before = self.outdated.len();
+        self.outdated.extend(kept);
+        self.outdated.len() > before
+    }
+
+    /// What one object gave, if it is there, and what is to be said of the object itself.
+    fn take<T>(&mut self, found: Option<Result<T, Finding>>, said: Option<Finding>) -> Option<T> {
+        match found {
+            Some(Ok(found)) => {
+                self.outdated.extend(said);
+                Some(found)
+            }
+            // What cannot be used may be good by now: that it could not be got is what is to be said.
+            Some(Err(finding)) => {
+                self.findings.push(said.unwrap_or(finding));
+                None
+            }
+            None => {
+                self.findings.extend(said);
+                None
+            }
+        }
+    }
 }
 
 /// Puts together what an agent needs: the mapping with its certificates, and the credentials under the id that the
@@ -52,7 +152,8 @@ pub fn resolve(
         mapping,
         credentials,
         findings,
-    } = look_up(policy, secret, config_map);
+        outdated: _,
+    } = look_up(policy, secret.into(), config_map.into());
     match credentials {
         Some(credentials) if findings.is_empty() => Ok((mapping, credentials)),
         _ => Err(findings),
@@ -65,61 +166,58 @@ pub fn resolve(
 #[must_use]
 pub fn look_up(
     policy: &ValidPolicy,
-    secret: Option<&SecretObject>,
-    config_map: Option<&ConfigMapObject>,
+    secret: Reference<'_, SecretObject>,
+    config_map: Reference<'_, ConfigMapObject>,
 ) -> Resolved {
-    let mut mapping = policy.mapping.clone();
-    let mut findings = Vec::new();
-
-    match certificates(policy, config_map) {
-        Ok(certificates) => mapping.target.ca_bundle = certificates,
-        Err(finding) => {
-            mapping.state = MappingState::Suspended;
-            findings.push(finding);
+    let mut resolved = Resolved {
+        mapping: policy.mapping.clone(),
+        credentials: None,
+        findings: Vec::new(),
+        outdated: Vec::new(),
+    };
+    if let Some((name, key)) = &policy.ca_bundle {
+        let path = "spec.target.caBundle.configMapRef";
+        let (config_map, said) = config_map.look(
+            path,
+            &format!("ConfigMap {name:?}"),
+            PolicyFault::ConfigMapNotFound,
+            PolicyFault::ConfigMapUnavailable,
+        );
+        let certificates = config_map.map(|config_map| certificates(config_map, name, key));
+        let found = certificates.map(|certificates| {
+            certificates.map_err(|message| Finding::new(path, PolicyFault::ConfigMapInvalid, message))
+        });
+        resolved.mapping.target.ca_bundle = resolved.take(found, said);
+        if resolved.mapping.target.ca_bundle.is_none() {
+            resolved.mapping.state = MappingState::Suspended;
         }
     }
     let path = "spec.target.credentials.secretRef";
-    let credentials = match secret {
-        Some(secret) => credentials(secret, &policy.secret)
-            .map_err(|message| findings.push(Finding::new(path, PolicyFault::SecretInvalid, message)))
-            .ok(),
-        None => {
-            let message = format!(
-                "there is no Secret {:?} in the policy's namespace: create it",
-                policy.secret
-            );
-            findings.push(Finding::new(path, PolicyFault::SecretNotFound, message));
-            None
-        }
-    };
-    Resolved {
-        mapping,
-        credentials,
-        findings,
-    }
+    let (secret, said) = secret.look(
+        path,
+        &format!("Secret {:?}", policy.secret),
+        PolicyFault::SecretNotFound,
+        PolicyFault::SecretUnavailable,
+    );
+    let credentials = secret.map(|secret| credentials(secret, &policy.secret));
+    let found = credentials.map(|credentials| {
+        credentials.map_err(|message| Finding::new(path, PolicyFault::SecretInvalid, message))
+    });
+    resolved.credentials = resolved.take(found, said);
+    resolved
 }
 
-fn certificates(
-    policy: &ValidPolicy,
-    config_map: Option<&ConfigMapObject>,
-) -> Result<Option<String>, Finding> {
-    let Some((name, key)) = &policy.ca_bundle else {
-        return Ok(None);
-    };
-    let finding = |reason, message| Finding::new("spec.target.caBundle.configMapRef", reason, message);
-    let Some(config_map) = config_map else {
-        let message = format!("there is no ConfigMap {name:?} in the policy's namespace: create it");
-        return Err(finding(PolicyFault::ConfigMapNotFound, message));
-    };
-    let Some(text) = config_map.data.get(key) else {
-        let message = format!("ConfigMap {name:?} has no key {key:?}: put the certificates there");
-        return Err(finding(PolicyFault::ConfigMapInvalid, message));
-    };
+fn certificates(config_map: &ConfigMapObject, name: &str, key: &str) -> Result<String, String> {
+    let text = config_map
+        .data
+        .get(key)
+        .ok_or_else(|| format!("ConfigMap {name:?} has no key {key:?}: put the certificates there"))?;
     if !holds_certificate(text) {
-        let message = format!("key {key:?} of ConfigMap {name:?} holds no certificate in PEM: put one there");
-        return Err(finding(PolicyFault::ConfigMapInvalid, message));
+        return Err(format!(
+            "key {key:?} of ConfigMap {name:?} holds no certificate in PEM: put one there"
+        ));
     }
-    Ok(Some(text.clone()))
+    Ok(text.clone())
 }
 
 /// Whether there is at least one PEM block of a certificate, and every such block is base64.
@@ -198,3 +296,7 @@ fn value(secret: &SecretObject, name: &str, key: &str) -> Result<Option<SecretSt
     }
     Ok(Some(value))
 }
+
+#[cfg(test)]
+#[path = "references_tests.rs"]
+mod tests;

@@ -1,10 +1,16 @@
 //! Scenarios on a real Kubernetes with three nodes, one after the other on one cluster. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod changes;
 mod install;
 mod nodes;
 mod plugin;
+mod policies;
+mod refusals;
 mod rights;
+mod secrets;
+mod shared;
+mod tenants;
 
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
@@ -41,6 +47,46 @@ fn trials() -> Vec<Trial> {
         on_site(
             "the_operator_may_change_its_own_annotations_of_pods_and_nothing_else",
             rights::the_operator_may_change_its_own_annotations_of_pods_and_nothing_else,
+        ),
+        on_site(
+            "policies_of_every_kind_copy_what_they_say_and_kubectl_shows_how_each_stands",
+            policies::policies_of_every_kind_copy_what_they_say_and_kubectl_shows_how_each_stands,
+        ),
+        on_site(
+            "a_bad_policy_is_refused_or_told_what_is_wrong_and_the_others_run",
+            refusals::a_bad_policy_is_refused_or_told_what_is_wrong_and_the_others_run,
+        ),
+        on_site(
+            "of_policies_in_conflict_one_runs_and_the_others_learn_why_and_take_over_when_it_goes",
+            refusals::of_policies_in_conflict_one_runs_and_the_others_learn_why_and_take_over_when_it_goes,
+        ),
+        on_site(
+            "a_typo_in_a_container_is_told_and_the_policy_is_ready_once_it_is_corrected",
+            changes::a_typo_in_a_container_is_told_and_the_policy_is_ready_once_it_is_corrected,
+        ),
+        on_site(
+            "a_policy_whose_target_changes_starts_over_and_old_copies_stay",
+            changes::a_policy_whose_target_changes_starts_over_and_old_copies_stay,
+        ),
+        on_site(
+            "a_policy_is_suspended_resumed_and_deleted_and_its_copies_stay",
+            changes::a_policy_is_suspended_resumed_and_deleted_and_its_copies_stay,
+        ),
+        on_site(
+            "a_secret_may_come_late_lack_a_key_change_and_go_and_each_is_told_without_its_values",
+            secrets::a_secret_may_come_late_lack_a_key_change_and_go_and_each_is_told_without_its_values,
+        ),
+        on_site(
+            "certificates_that_cannot_be_got_are_told_so_and_what_ran_with_them_runs_on",
+            secrets::certificates_that_cannot_be_got_are_told_so_and_what_ran_with_them_runs_on,
+        ),
+        on_site(
+            "a_tenants_policy_reaches_agents_while_a_grant_covers_it_and_not_before_or_after",
+            tenants::a_tenants_policy_reaches_agents_while_a_grant_covers_it_and_not_before_or_after,
+        ),
+        on_site(
+            "a_tenants_policy_aimed_at_what_only_agents_can_reach_is_never_dialled_and_says_so",
+            tenants::a_tenants_policy_aimed_at_what_only_agents_can_reach_is_never_dialled_and_says_so,
         ),
     ]
 }
