@@ -103,6 +103,117 @@ async fn sharding_sends_nothing_anew_and_deletes_nothing_and_what_users_do_meanw
     assert_eq!(of("DELETE "), ["o01", "o02"]);
 }
 
+/// Requests of a kind since so many, but for probes: the keys.
+fn asked(world: &World, since: usize, verb: &str) -> Vec<String> {
+    let things = world.things();
+    let keys = things.requests[since..]
+        .iter()
+        .filter_map(|request| request.strip_prefix(verb))
+        .filter(|key| !key.contains(".onespace"));
+    let mut keys: Vec<_> = keys.map(ToOwned::to_owned).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// A container that was sharded in two, everything copied.
+async fn sharded() -> (World, onespace_node_agent::mapping_task::Handle) {
+    let world = World::new();
+    for number in 0..40 {
+        world.put(CONTAINER, &format!("o{number:02}"), "before");
+    }
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    cleave(&world, "c#1", |name| name < "o20");
+    cleave(&world, "c#2", |name| name >= "o20");
+    settle(&handle).await;
+    world.things().databases.remove(&path(CONTAINER));
+    assert_eq!(settle(&handle).await.databases.open, 2);
+    (world, handle)
+}
+
+/// What the sharder does with the rows of a shard: they go into another one, and vanish here without tombstones.
+fn move_rows(world: &World, from: &str, to: &str, names: impl Fn(&str) -> bool) {
+    let moved: Vec<_> = {
+        let mut things = world.things();
+        let db = things.databases.get_mut(&path(from)).unwrap();
+        let moved = db.rows.values().filter(|row| names(&row.name)).cloned().collect();
+        db.rows.retain(|_, row| !names(&row.name));
+        moved
+    };
+    for row in moved {
+        world.insert(to, row);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_merged_into_another_loses_and_deletes_nothing() {
+    let (world, handle) = sharded().await;
+    world.things().put_trouble.insert("o25".into(), world::refused());
+    world.put("c#2", "o25", "held when it moves");
+    assert_eq!(settle(&handle).await.held.rows, 1);
+    let before = world.things().requests.len();
+    // Updates that come to the shard that shrinks until the last moment, and to the other already.
+    world.put("c#2", "o30", "just before");
+    world.delete("c#2", "o31");
+    move_rows(&world, "c#2", "c#1", |_| true);
+    world.put("c#1", "o32", "just after");
+    world.delete("c#1", "o33");
+    settle(&handle).await;
+    world.things().put_trouble.clear();
+    world.things().databases.remove(&path("c#2"));
+    handle.commands.send(Command::Retry(None)).await.unwrap();
+    let report = settle(&handle).await;
+    assert_eq!(
+        (report.databases.open, report.held.rows, report.pending.rows),
+        (1, 0, 0)
+    );
+    for (name, body) in [
+        ("o25", "held when it moves"),
+        ("o30", "just before"),
+        ("o32", "just after"),
+    ] {
+        assert_eq!(world.at_remote(name).as_deref(), Some(body));
+    }
+    assert_eq!(world.things().remote.len(), 38);
+    assert_eq!(asked(&world, before, "PUT "), ["o25", "o30", "o32"]);
+    assert_eq!(asked(&world, before, "DELETE "), ["o31", "o33"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_sharded_again_loses_and_deletes_nothing() {
+    let (world, handle) = sharded().await;
+    let before = world.things().requests.len();
+    for shard in ["c#3", "c#4"] {
+        world.create(shard);
+    }
+    world.put("c#2", "o21", "just before");
+    world.delete("c#2", "o22");
+    move_rows(&world, "c#2", "c#3", |name| name < "o30");
+    // The first of them takes updates already, while the other has not come to be.
+    world.put("c#3", "o23", "in between");
+    world.put("c#2", "o35", "in between");
+    settle(&handle).await;
+    move_rows(&world, "c#2", "c#4", |_| true);
+    world.things().databases.remove(&path("c#2"));
+    world.delete("c#4", "o36");
+    let report = settle(&handle).await;
+    assert_eq!(
+        (report.databases.open, report.held.rows, report.pending.rows),
+        (3, 0, 0)
+    );
+    for (name, body) in [
+        ("o21", "just before"),
+        ("o23", "in between"),
+        ("o35", "in between"),
+    ] {
+        assert_eq!(world.at_remote(name).as_deref(), Some(body));
+    }
+    assert_eq!(world.things().remote.len(), 38);
+    assert_eq!(asked(&world, before, "PUT "), ["o21", "o23", "o35"]);
+    assert_eq!(asked(&world, before, "DELETE "), ["o22", "o36"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_that_are_held_for_a_database_that_is_gone_are_held_no_longer() {
     let world = World::new();
