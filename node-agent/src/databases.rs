@@ -64,8 +64,14 @@ impl ReadRow {
     #[must_use]
     pub fn shown_name(&self) -> String {
         self.name()
-            .map_or_else(|| format!("(row {})", self.rowid()), ToOwned::to_owned)
+            .map_or_else(|| numbered(self.rowid()), ToOwned::to_owned)
     }
+}
+
+/// What stands for the name of a row whose name cannot be read.
+#[must_use]
+pub fn numbered(rowid: i64) -> String {
+    format!("(row {rowid})")
 }
 
 /// Rows that were read in one short transaction.

@@ -47,7 +47,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             }
             look => look?,
         };
-        let looked_at = self.now();
+        let looked_at = tokio::time::Instant::now();
         let adopted = self
             .state
             .adopted(&self.mapping.id, &job.key)
@@ -57,7 +57,7 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
             AfterLook::Absent if begun => {}
             AfterLook::Absent => {
                 self.bucket_is_there(looked_at).await?;
-                return Ok(Done::LeftAlone.into());
+                return Ok(Done::Absent.into());
             }
             AfterLook::Superseded => {
                 if begun {

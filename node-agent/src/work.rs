@@ -13,6 +13,7 @@ use onespace_core::select::Selector;
 use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::{Capabilities, Permissions, Remote};
 use onespace_stores::source::ObjectPath;
+use tokio::time::Instant;
 
 use crate::claims::Claims;
 use crate::clock::Clock;
@@ -76,9 +77,9 @@ pub struct Work<S, R, C> {
     /// Bounds.
     pub limits: Limits,
     /// The last answer to "is only this key denied?", and when.
-    pub others_allowed: Arc<tokio::sync::Mutex<Option<(Timestamp, bool)>>>,
+    pub others_allowed: Arc<tokio::sync::Mutex<Option<(Instant, bool)>>>,
     /// When the last listing began that showed the bucket to be there.
-    pub bucket_seen: Arc<tokio::sync::Mutex<Option<Timestamp>>>,
+    pub bucket_seen: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 impl<S, R, C: Clone> Clone for Work<S, R, C> {
@@ -181,7 +182,7 @@ impl<S, R: Remote, C: Clock> Work<S, R, C> {
     /// Whether the credentials still work for other keys: then a denied key is that row's trouble alone.
     pub(crate) async fn others_are_allowed(&self) -> bool {
         let mut known = self.others_allowed.lock().await;
-        let now = self.now();
+        let now = Instant::now();
         if let Some((at, allowed)) = *known
             && now.duration_since(at) < DENIAL
         {
@@ -200,12 +201,12 @@ impl<S, R: Remote, C: Clock> Work<S, R, C> {
     ///
     /// # Errors
     /// [`Stop::Pause`]: the bucket is gone, or cannot be listed.
-    pub(crate) async fn bucket_is_there(&self, looked_at: Timestamp) -> Result<(), Stop> {
+    pub(crate) async fn bucket_is_there(&self, looked_at: Instant) -> Result<(), Stop> {
         let mut seen = self.bucket_seen.lock().await;
         if seen.is_some_and(|seen| seen >= looked_at) {
             return Ok(());
         }
-        let begun = self.now();
+        let begun = Instant::now();
         self.remote
             .list(&self.scratch_prefix(), None, 1)
             .await

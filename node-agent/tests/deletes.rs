@@ -491,6 +491,17 @@ async fn an_object_that_an_object_server_still_has_keeps_its_copy_though_no_row_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_the_remote_forbids_to_look_at_stops_no_pass_and_pauses_nothing() {
+    let world = away_for_too_long(8, 3..5).await;
+    let forbidden = world::paused(onespace_core::reason::PauseReason::AccessDenied);
+    world.things().head_trouble.insert("4".into(), forbidden);
+    let (_handle, report) = back(&world, mapping()).await;
+    assert_eq!((report.state, report.totals.deletes), (RunState::Running, 1));
+    assert_eq!(world.at_remote("3"), None);
+    assert!(world.at_remote("4").is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn copies_from_before_the_container_was_created_again_stay() {
     let world = away_for_too_long(8, 3..5).await;
     let now = world.clock.now();

@@ -494,6 +494,168 @@ async fn a_held_row_at_which_the_remote_still_breaks_off_makes_nothing_pause_whe
     assert_eq!(world.at_remote("poison").as_deref(), Some("1"));
 }
 
+/// All containers of the account, with keys of their own.
+fn all_containers() -> Mapping {
+    Mapping {
+        source: onespace_core::mapping::Source {
+            account: "a".into(),
+            container: "/*".into(),
+        },
+        target: onespace_core::mapping::Target {
+            prefix: None,
+            ..mapping().target
+        },
+        ..mapping()
+    }
+}
+
+fn key_of(container: &str, name: &str) -> String {
+    onespace_core::naming::Namespace::new("a", container, None)
+        .object_key(name)
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_rows_of_a_database_whose_disk_hangs_do_not_stand_before_others() {
+    let world = World::new();
+    world.create("hung");
+    let handle = world.start(all_containers());
+    settle(&handle).await;
+    let altered = RemoteError::Altered {
+        stored: "1".into(),
+        sent: "2".into(),
+    };
+    let held: Vec<_> = (0..150).map(|number| ("hung", number.to_string())).collect();
+    for (container, name) in held
+        .iter()
+        .map(|(container, name)| (*container, name.as_str()))
+        .chain([(CONTAINER, "x")])
+    {
+        world
+            .things()
+            .put_trouble
+            .insert(key_of(container, name), altered.clone());
+        world.put(container, name, "1");
+    }
+    pass(seconds(5)).await;
+    assert_eq!(handle.reports.borrow().held.rows, 151);
+    world.things().unseen.insert(path("hung"));
+    pass(seconds(20)).await;
+    world.things().put_trouble.clear();
+    pass(seconds(600)).await;
+    assert_eq!(world.at_remote(&key_of(CONTAINER, "x")).as_deref(), Some("1"));
+    assert_eq!(handle.reports.borrow().databases.unreadable, 1);
+    world.things().unseen.clear();
+    pass(seconds(2 * HOUR)).await;
+    assert_eq!(settle(&handle).await.held.rows, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_is_busy_whenever_it_is_read_is_shown_as_unreadable_after_a_minute() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    let file = path(CONTAINER);
+    world.things().databases.get_mut(&file).unwrap().trouble = Some(DatabaseError::Busy(file.clone()));
+    world.put(CONTAINER, "x", "1");
+    pass(seconds(30)).await;
+    assert_eq!(handle.reports.borrow().databases.unreadable, 0);
+    pass(seconds(60)).await;
+    assert_eq!(handle.reports.borrow().databases.unreadable, 1);
+    world.things().databases.get_mut(&file).unwrap().trouble = None;
+    assert_eq!(settle(&handle).await.databases.unreadable, 0);
+    assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_whose_name_cannot_be_read_is_not_forgotten_when_it_is_tried_again() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    world.put(CONTAINER, "x", "1");
+    let damaged = |rows: &[i64]| {
+        let mut things = world.things();
+        let db = things.databases.get_mut(&path(CONTAINER)).unwrap();
+        db.damaged = rows.iter().copied().collect();
+    };
+    damaged(&[1]);
+    settle(&handle).await;
+    for _ in 0..2 {
+        handle.commands.send(Command::Retry(None)).await.unwrap();
+        let report = settle(&handle).await;
+        assert_eq!(
+            (report.held.rows, report.held.latest[0].reason.as_str()),
+            (1, "UnreadableRow")
+        );
+    }
+    damaged(&[]);
+    handle.commands.send(Command::Retry(None)).await.unwrap();
+    assert_eq!(settle(&handle).await.held.rows, 0);
+    assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_takes_a_databases_place_while_it_is_followed_is_worked_off_anew() {
+    let world = World::new();
+    for name in ["a", "b"] {
+        world.put(CONTAINER, name, name);
+    }
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    let backup = world.things().databases[&path(CONTAINER)].clone();
+    for name in ["c", "d", "e"] {
+        world.put(CONTAINER, name, name);
+    }
+    settle(&handle).await;
+    // The rows of others come back in another order, with new ones among them, before anybody looks.
+    world.restore(CONTAINER, backup);
+    for name in ["new 1", "new 2", "c", "d", "e"] {
+        world.put(CONTAINER, name, name);
+    }
+    settle(&handle).await;
+    for name in ["a", "b", "c", "d", "e", "new 1", "new 2"] {
+        assert_eq!(world.at_remote(name).as_deref(), Some(name));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_keeps_neither_a_pause_nor_a_held_row_waiting() {
+    for restarts in [false, true] {
+        let world = World::new();
+        world.set_clock_ahead(seconds(365 * 24 * HOUR));
+        let mut handle = world.start(mapping());
+        settle(&handle).await;
+        let altered = RemoteError::Altered {
+            stored: "1".into(),
+            sent: "2".into(),
+        };
+        world.things().put_trouble.insert("held".into(), altered);
+        world.put(CONTAINER, "held", "1");
+        pass(seconds(20)).await;
+        world.things().remote_trouble = Some(paused(PauseReason::Unreachable));
+        world.put(CONTAINER, "x", "1");
+        pass(seconds(20)).await;
+        assert_eq!(handle.reports.borrow().state, RunState::Paused);
+        if restarts {
+            world.stop(handle).await;
+            world.set_clock_ahead(Duration::ZERO);
+            handle = world.start(mapping());
+        }
+        world.set_clock_ahead(Duration::ZERO);
+        world.things().remote_trouble = None;
+        world.things().put_trouble.clear();
+        pass(seconds(130)).await;
+        assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+        pass(seconds(HOUR + 60)).await;
+        assert_eq!(
+            world.at_remote("held").as_deref(),
+            Some("1"),
+            "restarts: {restarts}"
+        );
+        assert_eq!(settle(&handle).await.held.rows, 0);
+    }
+}
+
 /// Numbers that a seed determines (xorshift).
 struct Dice(u64);
 

@@ -149,6 +149,33 @@ async fn no_agent_copies_the_row_of_another_before_copy_after_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_delays_verification_by_no_more_than_a_slack() {
+    for restarts in [false, true] {
+        let nodes = three();
+        nodes[0].set_clock_ahead(60 * 24 * 365 * MINUTE);
+        let mut handle = start(&nodes[0]);
+        settle(&handle).await;
+        put_all(&nodes[0], &names(30));
+        settle(&handle).await;
+        if restarts {
+            kill(handle).await;
+            nodes[0].set_clock_ahead(Duration::ZERO);
+            handle = start(&nodes[0]);
+        }
+        nodes[0].set_clock_ahead(Duration::ZERO);
+        pass(SLACK - MINUTE).await;
+        assert_eq!(
+            missing(&nodes[0], &names(30)),
+            30 - names_of(0, 30).len(),
+            "never early"
+        );
+        pass(VERIFIED - SLACK + MINUTE).await;
+        assert_eq!(missing(&nodes[0], &names(30)), 0, "restarts: {restarts}");
+        assert_eq!(report(&handle).verify.rows, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn deletes_of_a_node_that_is_down_are_carried_out_by_the_others() {
     let nodes = three();
     let mut handles: Vec<_> = nodes.iter().map(start).collect();
@@ -202,6 +229,12 @@ async fn a_fresh_row_costs_each_verifier_one_head() {
     for handle in &handles {
         assert_eq!(report(handle).totals.repaired, 0);
     }
+    let verified: u64 = handles.iter().map(|handle| report(handle).totals.verified).sum();
+    assert_eq!(
+        verified,
+        2 * 60 + 2 * 10,
+        "tombstones whose copy is gone count, too"
+    );
 }
 
 #[tokio::test(start_paused = true)]

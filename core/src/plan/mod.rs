@@ -51,6 +51,8 @@ pub enum Done {
     Reposted,
     /// Removed at the remote.
     Deleted,
+    /// Deleted in Swift, and not at the remote.
+    Absent,
     /// It is gone from Swift, or a newer change has a row of its own.
     Superseded,
 }

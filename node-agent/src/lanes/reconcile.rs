@@ -11,7 +11,7 @@ use onespace_core::plan::copy::Trust;
 use onespace_core::plan::reconcile::{Facts, Names, Verdict, agree, compare, is_mass};
 use onespace_core::plan::{Done, Held, Stop};
 use onespace_core::planted::{Fault, planted};
-use onespace_core::reason::{HoldReason, PassRefusal};
+use onespace_core::reason::{HoldReason, PassRefusal, PauseReason};
 use onespace_core::row::Row;
 use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::Remote;
@@ -201,8 +201,14 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         if !self.databases.rows_of(&self.replica, name).await?.is_empty() {
             return Ok(Verdict::Stays);
         }
-        let verdict = self.work.suspect(&self.replica.container, name, facts).await;
-        verdict.map_err(NoPage::Stop)
+        match self.work.suspect(&self.replica.container, name, facts).await {
+            Err(Stop::Pause(pause))
+                if pause.reason == PauseReason::AccessDenied && self.work.others_are_allowed().await =>
+            {
+                Ok(Verdict::Stays)
+            }
+            verdict => verdict.map_err(NoPage::Stop),
+        }
     }
 
     /// Deletes a candidate. Everything that made it one is asked again. `None`: its name has a row again, which says

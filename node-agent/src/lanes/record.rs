@@ -205,17 +205,17 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             return;
         }
         totals.bytes += own.bytes;
-        totals.verified += own.objects + own.deletes;
+        totals.verified += own.objects + own.deletes + u64::from(done == Done::Absent);
         totals.repaired += match done {
             Done::Copied { .. } | Done::Reposted | Done::Deleted => 1,
-            Done::LeftAlone | Done::InStep | Done::Superseded => 0,
+            Done::LeftAlone | Done::InStep | Done::Superseded | Done::Absent => 0,
         };
     }
 }
 
 fn count(totals: &mut Totals, done: Done) {
     match done {
-        Done::LeftAlone | Done::Superseded => {}
+        Done::LeftAlone | Done::Superseded | Done::Absent => {}
         Done::InStep | Done::Reposted => totals.objects += 1,
         Done::Copied { bytes } => {
             totals.objects += 1;

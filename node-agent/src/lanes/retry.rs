@@ -12,7 +12,7 @@ use super::record::Count;
 use super::turn::{Item, Task};
 use super::{Ended, Lane, Sorted, Turn, TurnError, Whose};
 use crate::clock::Clock;
-use crate::databases::{Databases, ReadRow};
+use crate::databases::{Databases, ReadRow, numbered};
 use crate::state::{FORGOTTEN, Held};
 
 impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
@@ -45,7 +45,10 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 continue;
             }
             let _reading = self.work.claims.reading(&self.replica.container).await;
-            let rows = self.databases.rows_of(&self.replica, &key.name).await?;
+            let mut rows = self.databases.rows_of(&self.replica, &key.name).await?;
+            if rows.is_empty() {
+                rows.extend(self.without_a_name(&key.name, row).await?);
+            }
             let task = match self.stands_for(&rows, row) {
                 Some(read) => self.task(read),
                 None if is_delete && rows.is_empty() => {
@@ -75,6 +78,16 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             at_head,
             ..self.record(worked, None, Count::Now).await
         })
+    }
+
+    /// A row that is held by its number, because its name cannot be read.
+    async fn without_a_name(&self, shown: &str, number: i64) -> Result<Option<ReadRow>, TurnError> {
+        if shown != numbered(number) {
+            return Ok(None);
+        }
+        let before = number.saturating_sub(1);
+        let chunk = self.databases.rows_after(&self.replica, before, 1).await?;
+        Ok(chunk.rows.into_iter().find(|read| read.rowid() == number))
     }
 
     /// Rows at which the remote broke off again and again. If it still does, and works otherwise, that is theirs again.

@@ -90,7 +90,7 @@ impl End {
         match self {
             Self::Done(done) | Self::Watched(done) => match done {
                 Done::InStep | Done::Copied { .. } | Done::Reposted | Done::Deleted => true,
-                Done::LeftAlone | Done::Superseded => false,
+                Done::LeftAlone | Done::Superseded | Done::Absent => false,
             },
             _ => false,
         }

@@ -69,6 +69,10 @@ pub(crate) struct Followed {
     /// The same of rows whose copies outlast their turns; as many as there are such copies, at most.
     blamed_transfers: BTreeMap<i64, u32>,
     signature: Option<Signature>,
+    /// The file could not be looked at.
+    out_of_sight: bool,
+    /// Which file it is.
+    inode: Option<u64>,
     changes: u64,
     follow_read: Option<u64>,
     deletes_read: Option<u64>,
@@ -127,6 +131,8 @@ impl Followed {
             blamed: BTreeMap::new(),
             blamed_transfers: BTreeMap::new(),
             signature: None,
+            out_of_sight: false,
+            inode: None,
             changes: 0,
             follow_read: None,
             deletes_read: None,
@@ -135,6 +141,10 @@ impl Followed {
 
     /// Notes what a look at the file showed.
     pub fn saw(&mut self, signature: Signature, now: Timestamp) {
+        // Another file took its place, a backup perhaps: whether it goes on where this one was is found out by opening it.
+        let inode = signature.database.0;
+        self.leaving |= self.inode.replace(inode).is_some_and(|before| before != inode);
+        self.out_of_sight = false;
         let modified = Timestamp::default().plus(Duration::from_nanos(
             u64::try_from(signature.database.1).unwrap_or(0),
         ));
@@ -175,6 +185,37 @@ impl Followed {
     /// Notes that the file could not be looked at: the next look that succeeds counts as a change.
     pub fn lost_sight(&mut self) {
         self.signature = None;
+        self.out_of_sight = true;
+    }
+
+    /// Whether the file could not be looked at the last time.
+    pub fn is_out_of_sight(&self) -> bool {
+        self.out_of_sight
+    }
+
+    /// Whatever waits for a time waits no longer than if it began now.
+    pub fn clock_was_set_back(&mut self, now: Timestamp) {
+        for until in self.rests.values_mut().chain(&mut self.count_rests) {
+            *until = (*until).min(now.plus(REFUSED_REST));
+        }
+        self.recount = true;
+        self.waits = None;
+        self.follow_read = None;
+        self.verification.clock_was_set_back(now);
+        let Reconciling {
+            opened,
+            completed,
+            before,
+            head_at,
+            gap: _,
+            pass,
+            unmarked: _,
+        } = &mut self.reconciling;
+        let started = pass.as_mut().map(|pass| &mut pass.started);
+        let known = [completed, before, head_at].into_iter().flatten();
+        for time in known.chain([opened]).chain(started) {
+            *time = (*time).min(now);
+        }
     }
 
     /// A turn that got nowhere is not taken again at once: whatever is in its way needs time.

@@ -1,5 +1,6 @@
 //! One mapping at work: finds its databases, gives their lanes turns, waits out failures, reports.
 
+mod clock;
 mod failures;
 mod followed;
 mod looks;
@@ -61,6 +62,10 @@ pub struct MappingTask<D, S, R, C> {
     reports: watch::Sender<MappingReport>,
     followed: BTreeMap<PathBuf, Followed>,
     unreadable: BTreeSet<PathBuf>,
+    /// Databases that were busy whenever they were read, and since when.
+    busy: BTreeMap<PathBuf, Timestamp>,
+    /// The time at the last look.
+    latest: Timestamp,
     located: Option<crate::databases::Located>,
     events: JoinSet<Event>,
     /// Turns that go on say here at once that the mapping must pause.
@@ -191,6 +196,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             reports,
             followed: BTreeMap::new(),
             unreadable: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            latest: Timestamp::default(),
             located: None,
             events: JoinSet::new(),
             alarm,
@@ -261,6 +268,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 },
                 _ = locate.tick() => self.spawn_locate(),
                 _ = look.tick() => {
+                    self.watch_clock().await;
                     self.spawn_look();
                     self.spawn_count();
                     // A turn holds rows while it runs, and what is on its way comes to be late.

@@ -19,7 +19,9 @@ use super::verification::Verification;
 use super::{About, Event, MappingTask};
 use crate::clock::Clock;
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica};
-use crate::state::{Ahead, Assignment, DatabaseKey, Opened, Progress, Reconciling, StateError, Window};
+use crate::state::{
+    Ahead, Assignment, DatabaseKey, Opened, Passing, Progress, Reconciling, StateError, Window,
+};
 use crate::stop::from_state;
 use crate::work::Work;
 
@@ -93,6 +95,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             .await?;
         let window = match opened {
             Opened::Found(_) => {
+                let passing = Passing {
+                    at: self.work.now(),
+                    slack: self.work.limits.slack,
+                };
+                state.clock_was_set_back(&mapping.id, passing).await?;
                 state
                     .open_objective(&mapping.id, mapping.objective, self.work.now())
                     .await?
@@ -161,6 +168,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         self.followed
             .retain(|_, db| !db.leaving || !db.running.is_empty());
         self.unreadable.retain(|path| present.contains(path));
+        self.busy.retain(|path, _| present.contains(path));
         let all_seen = located.unreadable == 0 && !located.walking;
         if all_seen && self.located.as_ref() != Some(&located) {
             self.forget_absent(&located.replicas, &present).await;
@@ -225,7 +233,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             }) => {
                 // A database that starts over has no held rows.
                 self.held_changed = true;
-                self.unreadable.remove(&replica.path);
+                self.was_read(&replica.path);
                 if self.located.as_ref().is_some_and(is_ours) {
                     let mut followed = Followed::new(replica.clone(), key, progress, self.work.now());
                     followed.verification = verification;
@@ -297,6 +305,7 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         if let Some(progress) = self.work.state.progress(&key).await?
             && self.goes_on(replica, &progress, &head).await?
         {
+            self.work.state.is_at(&key, &replica.path).await?;
             if planted(Fault::BudgetRefilled) {
                 self.work.state.begin_window(&key, Window::default()).await?;
             }

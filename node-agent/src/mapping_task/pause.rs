@@ -41,6 +41,12 @@ impl Paused {
             tries,
         }
     }
+
+    /// It waits no longer than the longest wait from now on.
+    pub fn clock_was_set_back(&mut self, now: Timestamp) {
+        self.since = self.since.min(now);
+        self.retry_at = self.retry_at.min(now.plus(LONGEST));
+    }
 }
 
 impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTask<D, S, R, C> {

@@ -26,6 +26,10 @@ const FULL: std::time::Duration = std::time::Duration::from_secs(60);
 /// How often it is noted at most that a database was read up to the head.
 const NOTE: Duration = Duration::from_secs(1);
 
+/// A database that was busy for so long whenever it was read counts as unreadable: nobody writes for that long, so a
+/// writer crashed and Swift has not opened the file since.
+const BUSY: Duration = Duration::from_secs(60);
+
 /// Held rows that one turn tries again.
 const RETRIES: u32 = 100;
 
@@ -115,7 +119,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         let mut turns = Vec::new();
         for db in self.followed.values() {
-            if let Some(held) = by_database.remove(&db.key.database)
+            let held = match db.is_out_of_sight() {
+                true => None,
+                false => by_database.remove(&db.key.database),
+            };
+            if let Some(held) = held
                 && db.may_start(Lane::Retry, now)
             {
                 turns.push((db.replica.path.clone(), held));
@@ -125,7 +133,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             self.retrying = true;
             self.spawn_turn(&path, Lane::Retry, held);
         }
-        // Rows of databases that are not here now must not stand before the others'.
+        // Rows of databases that are not here now, or whose disk does not answer, must not stand before the others'.
         for database in by_database.into_keys() {
             self.held_changed = true;
             if let Err(error) = self
@@ -233,7 +241,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             reconciling,
             refused,
         } = ended;
-        self.unreadable.remove(path);
+        self.was_read(path);
         for transfer in transfers {
             self.spawn_transfer(path, transfer);
         }
@@ -335,7 +343,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
     }
 
+    /// Notes that a database could be read.
+    pub(super) fn was_read(&mut self, path: &PathBuf) {
+        self.unreadable.remove(path);
+        self.busy.remove(path);
+    }
+
     pub(super) fn database_trouble(&mut self, path: &PathBuf, error: &DatabaseError) {
+        let now = self.work.now();
         match error {
             DatabaseError::Gone(_) => {
                 if let Some(db) = self.followed.get_mut(path) {
@@ -343,8 +358,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
                 self.let_go();
             }
-            DatabaseError::Busy(_) => {}
-            DatabaseError::Damaged { .. }
+            DatabaseError::Busy(_)
+                if now.duration_since(*self.busy.entry(path.clone()).or_insert(now)) < BUSY => {}
+            DatabaseError::Busy(_)
+            | DatabaseError::Damaged { .. }
             | DatabaseError::Stuck { .. }
             | DatabaseError::NotCommitted { .. }
             | DatabaseError::Configuration(_) => {

@@ -61,6 +61,12 @@ impl Verification {
         self.ended
     }
 
+    /// Nothing was passed in the future, and no look is further away than a slack.
+    pub fn clock_was_set_back(&mut self, now: Timestamp) {
+        self.since = self.since.map(|since| since.min(now));
+        self.look = self.look.map(|look| look.min(now.plus(self.slack)));
+    }
+
     /// Something that is no turn recorded this ahead.
     pub fn saw(&mut self, ahead: Ahead) {
         self.since = earlier(self.since, ahead.unverified);

@@ -77,9 +77,12 @@ pub enum Kept {
     Full,
 }
 
+/// The longest wait before a row is tried again by itself.
+pub(super) const LONGEST: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// How long until a row is tried again by itself: doubling from 2 s to an hour.
 fn backoff(attempts: u32) -> std::time::Duration {
-    std::time::Duration::from_secs(2u64.saturating_pow(attempts.clamp(1, 12)).min(3600))
+    std::time::Duration::from_secs(2u64.saturating_pow(attempts.clamp(1, 12))).min(LONGEST)
 }
 
 impl State {

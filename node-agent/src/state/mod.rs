@@ -5,6 +5,7 @@
 //! durable.
 
 mod batches;
+mod clock;
 mod deletes;
 mod held;
 mod looks;
@@ -42,6 +43,9 @@ const QUEUE: usize = 1024;
 /// How many records go into one transaction.
 const BATCH: usize = 256;
 
+/// How long a record may take. A disk that hangs would keep everyone waiting, and nobody would hear of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What the tables look like; a file of another version is refused, never guessed at.
 const SCHEMA_VERSION: i64 = 1;
 
@@ -77,6 +81,9 @@ pub enum StateError {
     /// A record could not be written or read.
     #[error("the agent's state cannot be used ({0}); free space under --state, nothing is done until then")]
     Sql(String),
+    /// The disk hangs.
+    #[error("the agent's state did not answer within {PATIENCE:?}: check the disk under --state")]
+    Stuck,
     /// The thread is gone.
     #[error("the agent's state is closed")]
     Closed,
@@ -212,16 +219,25 @@ impl State {
                 return work(&connection);
             }
         };
-        let _place = places.acquire().await.map_err(|_| StateError::Closed)?;
-        let (answer, done) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let result = connection.map_or(Err(StateError::Closed), work);
-            Box::new(move |committed: Result<(), StateError>| {
-                let _ = answer.send(committed.and(result));
-            })
-        });
-        jobs.send(JobBox(job)).map_err(|_| StateError::Closed)?;
-        done.await.map_err(|_| StateError::Closed)?
+        let recorded = async {
+            let place = places.clone().acquire_owned().await;
+            let place = place.map_err(|_| StateError::Closed)?;
+            let (answer, done) = oneshot::channel();
+            let job: Job = Box::new(move |connection| {
+                let result = connection.map_or(Err(StateError::Closed), work);
+                Box::new(move |committed: Result<(), StateError>| {
+                    let _ = answer.send(committed.and(result));
+                    // Whoever waits no longer has still a record in the queue.
+                    drop(place);
+                })
+            });
+            jobs.send(JobBox(job)).map_err(|_| StateError::Closed)?;
+            done.await.map_err(|_| StateError::Closed)?
+        };
+        // A record that comes late comes in its order all the same, and tells of nothing that did not happen.
+        tokio::time::timeout(PATIENCE, recorded)
+            .await
+            .unwrap_or(Err(StateError::Stuck))
     }
 }
 
@@ -253,7 +269,8 @@ fn serve(connection: &Sql, queue: &mpsc::Receiver<JobBox>) {
             continue;
         }
         replies.push((first.0)(Some(connection)));
-        while replies.len() < BATCH {
+        // Some failures (a full disk) end the whole transaction: what was recorded before in it is gone.
+        while replies.len() < BATCH && !connection.connection().is_autocommit() {
             match queue.try_recv() {
                 Ok(job) => replies.push((job.0)(Some(connection))),
                 Err(_) => break,

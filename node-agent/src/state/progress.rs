@@ -203,6 +203,22 @@ impl State {
         .await
     }
 
+    /// Notes where a database is now: what is kept of one that is at none of the known paths is forgotten.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn is_at(&self, key: &DatabaseKey, path: &Path) -> Result<(), StateError> {
+        let (key, path) = (key.clone(), path.to_string_lossy().into_owned());
+        self.run(move |sql| {
+            sql.execute(
+                "UPDATE progress SET path = ?1 WHERE mapping = ?2 AND db = ?3 AND path <> ?1",
+                params![path, key.mapping.0, key.database],
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+
     /// The other database that this replica of the container was before: replaced replicas have new ids.
     ///
     /// # Errors

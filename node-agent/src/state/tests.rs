@@ -296,3 +296,63 @@ async fn what_is_to_be_verified_is_there_after_a_restart() {
     assert!(state.assign(&key("db"), another, at(70)).await.unwrap());
     assert_eq!(ranges(&state).await, [(false, 0, 9, true), (true, 0, 9, true)]);
 }
+
+#[tokio::test]
+async fn a_database_that_is_at_another_path_now_is_not_forgotten() {
+    let state = State::in_memory().unwrap();
+    let progress = Progress::default();
+    state
+        .begin(&key("db"), Path::new("/old"), &progress, None)
+        .await
+        .unwrap();
+    state.is_at(&key("db"), Path::new("/new")).await.unwrap();
+    let (containers, paths) = (["c".to_owned()].into(), [PathBuf::from("/new")].into());
+    let mapping = MappingId("m".into());
+    state.forget_absent(&mapping, containers, paths).await.unwrap();
+    assert_eq!(state.progress(&key("db")).await.unwrap(), Some(progress));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_an_error_after_a_minute_and_what_comes_late_comes_in_its_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    let (end, hangs) = std::sync::mpsc::channel::<()>();
+    let hangs = state.run(move |_| {
+        let _ = hangs.recv();
+        Ok(())
+    });
+    let (db, progress) = (key("db"), Progress::default());
+    let late = state.begin(&db, Path::new("/p"), &progress, None);
+    let (hung, late) = tokio::join!(hangs, late);
+    assert!(matches!(hung, Err(StateError::Stuck)));
+    assert!(matches!(late, Err(StateError::Stuck)));
+    drop(end);
+    // Paused time runs away while the thread works.
+    let found = loop {
+        match state.progress(&key("db")).await {
+            Err(StateError::Stuck) => std::thread::yield_now(),
+            found => break found.unwrap(),
+        }
+    };
+    assert_eq!(found, Some(progress));
+}
+
+#[tokio::test]
+async fn what_a_failure_took_out_of_a_transaction_is_not_called_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    let (go, waits) = std::sync::mpsc::channel::<()>();
+    let first = state.run(move |_| {
+        let _ = waits.recv();
+        Ok(())
+    });
+    let (db, progress) = (key("db"), Progress::default());
+    let recorded = state.begin(&db, Path::new("/p"), &progress, None);
+    // What SQLite does by itself when the disk is full; then a record that leaves another transaction open.
+    let ends = state.run(|sql| sql.connection().execute_batch("ROLLBACK"));
+    let opens = state.run(|sql| sql.connection().execute_batch("RELEASE record; BEGIN"));
+    let all_are_queued = async { go.send(()).unwrap() };
+    let (_, recorded, ..) = tokio::join!(first, recorded, ends, opens, all_are_queued);
+    let is_there = state.progress(&key("db")).await.unwrap().is_some();
+    assert_eq!(recorded.is_ok(), is_there);
+}

@@ -11,8 +11,9 @@
 mod remote;
 mod swift;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -50,11 +51,26 @@ impl Clock for TestClock {
     }
 }
 
+/// The clock of this node's agent, which may run ahead of the others'.
+#[derive(Clone, Debug)]
+pub struct AgentsClock(TestClock, Arc<AtomicU64>);
+
+impl Clock for AgentsClock {
+    fn now(&self) -> Timestamp {
+        let ahead = Duration::from_secs(self.1.load(Ordering::Relaxed));
+        self.0.now().plus(ahead)
+    }
+}
+
 /// A container database.
 #[derive(Clone, Debug)]
 pub struct Db {
     /// `container_info.id`.
     pub id: String,
+    /// Which file it is: another one may take its place under the same id.
+    pub file: u64,
+    /// Rows whose every value is damaged.
+    pub damaged: BTreeSet<i64>,
     /// Rows by ROWID.
     pub rows: BTreeMap<i64, RawRow>,
     /// The highest ROWID ever given.
@@ -102,6 +118,8 @@ pub struct Things {
     pub endpoint_cannot_decrypt: bool,
     /// Databases whose disk does not answer.
     pub hangs: std::collections::BTreeSet<PathBuf>,
+    /// Databases whose disk does not even show their times.
+    pub unseen: BTreeSet<PathBuf>,
     /// Whoever reads an object of this name panics.
     pub panics: std::collections::BTreeSet<String>,
     /// What the remote holds.
@@ -110,6 +128,8 @@ pub struct Things {
     pub remote_trouble: Option<RemoteError>,
     /// Every PUT of this key fails with this.
     pub put_trouble: BTreeMap<String, RemoteError>,
+    /// Every HEAD of this key fails with this.
+    pub head_trouble: BTreeMap<String, RemoteError>,
     /// A PUT of this key takes so long.
     pub slow_puts: BTreeMap<String, Duration>,
     /// The bucket is gone: a HEAD finds nothing, everything else is refused.
@@ -134,6 +154,8 @@ pub struct World {
     pub state: State,
     /// Which part of the rows is this node's: index and count.
     pub part: (u32, u32),
+    /// By how many seconds the clock of this node's agent is ahead.
+    ahead: Arc<AtomicU64>,
 }
 
 impl World {
@@ -144,6 +166,7 @@ impl World {
             clock: TestClock(tokio::time::Instant::now()),
             state: State::in_memory().unwrap(),
             part: (0, 1),
+            ahead: Arc::default(),
         };
         world.create(CONTAINER);
         world
@@ -154,8 +177,14 @@ impl World {
         Self {
             state: State::in_memory().unwrap(),
             part: (index, replicas),
+            ahead: Arc::default(),
             ..self.clone()
         }
+    }
+
+    /// Sets the clock of this node's agent so far ahead of the others'.
+    pub fn set_clock_ahead(&self, time: Duration) {
+        self.ahead.store(time.as_secs(), Ordering::Relaxed);
     }
 
     /// Access to all of it. Not to be held over an await.
@@ -169,6 +198,8 @@ impl World {
         things.created += 1;
         let database = Db {
             id: format!("{container}-{}", things.created),
+            file: things.created as u64,
+            damaged: BTreeSet::new(),
             rows: BTreeMap::new(),
             last: 0,
             trouble: None,
@@ -188,6 +219,18 @@ impl World {
         }
     }
 
+    /// Puts an old copy of a database in its place, as whoever restores a backup does.
+    pub fn restore(&self, container: &str, backup: Db) {
+        let mut things = self.things();
+        things.created += 1;
+        let restored = Db {
+            file: things.created as u64,
+            modified: self.clock.now(),
+            ..backup
+        };
+        things.databases.insert(path(container), restored);
+    }
+
     /// Starts the work on a mapping, with what an earlier task left in the state.
     pub fn start(&self, mapping: Mapping) -> Handle {
         self.start_with(mapping, Limits::default())
@@ -205,7 +248,7 @@ impl World {
             state: self.state.clone(),
             claims: Claims::default(),
             turnstile: Turnstile::new(8),
-            clock: self.clock,
+            clock: AgentsClock(self.clock, self.ahead.clone()),
             limits,
             others_allowed: Arc::default(),
             bucket_seen: Arc::default(),

@@ -94,6 +94,9 @@ impl World {
 impl Remote for World {
     async fn head(&self, key: &str) -> Result<Option<RemoteObject>, RemoteError> {
         self.ask("HEAD", key).await?;
+        if let Some(trouble) = self.things().head_trouble.get(key) {
+            return Err(trouble.clone());
+        }
         if self.things().bucket_is_gone {
             return Ok(None);
         }

@@ -135,10 +135,18 @@ impl World {
         let mut rows = select(db);
         let complete = rows.len() < limit;
         rows.truncate(limit);
+        let read = |row: RawRow| match db.damaged.contains(&row.rowid) {
+            true => ReadRow::Damaged {
+                rowid: row.rowid,
+                name: None,
+                what: "its name is bytes".to_owned(),
+            },
+            false => ReadRow::Row(row),
+        };
         Ok(Chunk {
             id: db.id.clone(),
             max_rowid: db.last,
-            rows: rows.into_iter().map(ReadRow::Row).collect(),
+            rows: rows.into_iter().map(read).collect(),
             complete,
         })
     }
@@ -171,14 +179,21 @@ impl Databases for World {
         let look = |replica: Replica| {
             let found = things.databases.get(&replica.path).map(|db| Signature {
                 database: (
-                    db.id.bytes().map(u64::from).sum(),
+                    db.file,
                     i128::from(db.modified.ticks()) * 10_000,
                     db.last.unsigned_abs(),
                 ),
                 pending: 0,
             });
             let found = found.ok_or_else(|| DatabaseError::Gone(replica.path.clone()));
-            (replica.path, found)
+            let stuck = DatabaseError::Stuck {
+                path: replica.path.clone(),
+                what: "device d1 does not answer".to_owned(),
+            };
+            match things.unseen.contains(&replica.path) {
+                true => (replica.path, Err(stuck)),
+                false => (replica.path, found),
+            }
         };
         replicas.into_iter().map(look).collect()
     }
@@ -208,7 +223,10 @@ impl Databases for World {
     }
 
     async fn rows_of(&self, replica: &Replica, name: &str) -> Result<Vec<ReadRow>, DatabaseError> {
-        let of_name = |db: &Db| db.rows.values().filter(|row| row.name == name).cloned().collect();
+        let of_name = |db: &Db| {
+            let readable = db.rows.values().filter(|row| !db.damaged.contains(&row.rowid));
+            readable.filter(|row| row.name == name).cloned().collect()
+        };
         Ok(self.chunk(replica, usize::MAX, of_name)?.rows)
     }
 
