@@ -31,7 +31,7 @@ pub use self::network::{CONTROL_PLANE, node_address, on_node};
 pub use self::node::node_name;
 
 /// How long anything may take that takes a second. Generous: the machine may be busy.
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(360);
 
 /// A running cluster. It ends with the program.
 pub struct Cluster {
@@ -151,6 +151,14 @@ impl Cluster {
     pub async fn apply_text(&self, objects: &str) -> Result<String> {
         self.run("kubectl", &["apply", "--server-side", "-f", "-"], objects)
             .await
+    }
+
+    /// `kubectl apply` of what `kubectl get -o yaml` printed once.
+    ///
+    /// # Errors
+    /// One was refused.
+    pub async fn restore(&self, dump: &str) -> Result<String> {
+        self.run("kubectl", &["apply", "-f", "-"], dump).await
     }
 
     /// Runs helm and returns what it prints.

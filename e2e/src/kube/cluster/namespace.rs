@@ -2,9 +2,10 @@
 //! what is outside, and all of it ends and is unmounted with one process.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Says to the program that it runs inside, and where its folder is.
 const INSIDE: &str = "ONESPACE_CLUSTER_FOLDER";
@@ -117,7 +118,7 @@ fn outside() -> Result<ExitCode> {
     sweep();
     let folder = std::env::temp_dir().join(format!("{NAME}{}", std::process::id()));
     std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-    let status = Command::new("setpriv")
+    let child = Command::new("setpriv")
         // Whatever happens to this process, nothing inside outlives it.
         .args([
             "--pdeathsig",
@@ -134,10 +135,53 @@ fn outside() -> Result<ExitCode> {
         .args(std::env::args_os().skip(1))
         .env(INSIDE, &folder)
         .env("FOLDER", &folder)
-        .status();
+        .spawn();
+    let code = child.context("unshare").and_then(until_over);
     remove(&folder);
-    let code = status.context("unshare")?.code().unwrap_or(1);
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    Ok(ExitCode::from(code?))
+}
+
+/// Waits until everything inside has ended: by itself, or because this process is told to end. Returns what this
+/// process is to end with.
+fn until_over(mut unshare: Child) -> Result<u8> {
+    let pid = unshare.id();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async move {
+        let [mut interrupt, mut terminate, mut hangup] = [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ];
+        let mut ended = tokio::task::spawn_blocking(move || unshare.wait());
+        let signal = tokio::select! {
+            status = &mut ended => {
+                let code = status??.code().unwrap_or(1);
+                return Ok(u8::try_from(code).unwrap_or(1));
+            }
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = hangup.recv() => SignalKind::hangup(),
+        };
+        kill_inside(pid)?;
+        ended.await??;
+        // As a shell says it of a program that a signal ended.
+        Ok(u8::try_from(128 + signal.as_raw_value()).unwrap_or(1))
+    })
+}
+
+/// Kills the first process inside, and so all others there: it is gone once they all are. Before there is one, kills the
+/// process that would have made it.
+fn kill_inside(unshare: u32) -> Result<()> {
+    let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"));
+    let first = children.unwrap_or_default();
+    let first = first.split_whitespace().next().map(str::to_owned);
+    // It may end by itself meanwhile.
+    Command::new("kill")
+        .args(["-KILL", &first.unwrap_or_else(|| unshare.to_string())])
+        .output()?;
+    Ok(())
 }
 
 fn check_root() -> Result<()> {
