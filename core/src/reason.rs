@@ -133,6 +133,8 @@ reasons! {
     Notice {
         /// This node should have a database of the source, and has none.
         SourceNotFound,
+        /// This node's container server is silent: no new rows come into its databases.
+        ContainerServerSilent,
     }
 }
 

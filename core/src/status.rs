@@ -104,7 +104,8 @@ pub fn status(
             id: cut(id, 64),
             count: *count,
         }),
-        remote: numbers
+        // Never an empty one: an API server that is to take away what it has makes null of it, and refuses it then.
+        remote: (numbers && (sum.probed_at.is_some() || !sum.capabilities.is_empty()))
             .then(|| Remote {
                 capabilities: sum
                     .capabilities

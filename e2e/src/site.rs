@@ -1,5 +1,7 @@
 //! A whole site: Kubernetes with three nodes, each of which is a Swift node, too; an S3 server; our images on every node.
 
+mod pods;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +15,8 @@ use crate::lab::Keys;
 use crate::s3::{Bucket, Minio};
 use crate::swift::{Options, Place, Swift};
 use crate::tools::{tool, workspace};
+
+pub use self::pods::signal;
 
 /// Nodes of a site.
 pub const NODES: usize = 3;
@@ -200,10 +204,18 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
     /// # Errors
     /// Helm's.
     pub async fn install(&self, more: &[&str]) -> Result<String> {
+        self.install_chart(&workspace().join("charts/onespace"), more)
+            .await
+    }
+
+    /// The same with another chart than ours.
+    ///
+    /// # Errors
+    /// Helm's.
+    pub async fn install_chart(&self, chart: &Path, more: &[&str]) -> Result<String> {
         let values = self.cluster.folder().join("values.json");
         std::fs::write(&values, self.values().to_string())?;
-        let (chart, values) = (workspace().join("charts/onespace"), values.display().to_string());
-        let chart = chart.display().to_string();
+        let (chart, values) = (chart.display().to_string(), values.display().to_string());
         let arguments = [
             "upgrade",
             "--install",
@@ -212,7 +224,7 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
             "--namespace",
             NAMESPACE,
         ];
-        let waiting = ["--create-namespace", "--wait", "--timeout", "120s", "-f", &values];
+        let waiting = ["--create-namespace", "--wait", "--timeout", "330s", "-f", &values];
         self.cluster
             .helm(&[&arguments[..], &waiting[..], more].concat())
             .await

@@ -23,6 +23,8 @@ pub struct Located {
     pub walking: bool,
     /// There is nothing here although there should be something; what is missing, and what to do.
     pub missing: Option<String>,
+    /// No rows come into databases here, because a container server is silent; which one, and what to do.
+    pub cut_off: Option<String>,
 }
 
 /// A row, or why it cannot be read.

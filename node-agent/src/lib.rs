@@ -21,6 +21,7 @@ mod pace;
 mod read;
 pub mod reporter;
 pub mod run;
+mod servers;
 pub mod state;
 mod stop;
 pub mod supervisor;

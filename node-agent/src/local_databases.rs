@@ -13,6 +13,7 @@ use onespace_stores::swift::locate::{self, Node, Owner, SHARDS};
 
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica, Signature};
 use crate::disks::{Disks, Stuck};
+use crate::servers::Servers;
 use crate::walks::Walks;
 
 /// How long a device may take to show a folder or a file's times.
@@ -39,6 +40,7 @@ pub struct LocalDatabases {
     disks: Disks,
     node: Mutex<Option<Known>>,
     walks: Arc<Walks>,
+    servers: Servers,
 }
 
 /// The rings as they were read last.
@@ -59,6 +61,7 @@ impl LocalDatabases {
             disks: Disks::default(),
             node: Mutex::new(None),
             walks: Arc::default(),
+            servers: Servers::default(),
         };
         databases.node()?;
         Ok(databases)
@@ -259,6 +262,9 @@ impl Databases for LocalDatabases {
             }
         }
         located.unreadable = unreadable.len() as u64;
+        let servers = located.replicas.iter().map(|replica| replica.server.as_str());
+        let silent = self.servers.silent(servers.collect()).await;
+        located.cut_off = (!silent.is_empty()).then(|| cut_off(&silent));
         let alone = located.ring_nodes.is_subset(node.servers());
         if located.replicas.is_empty() && unreadable.is_empty() && !located.walking && (has_places || alone) {
             located.missing = Some(missing(account, (!account_wide).then_some(container)));
@@ -381,6 +387,15 @@ fn missing(account: &str, container: Option<&String>) -> String {
              there"
         ),
     }
+}
+
+/// Without this a node whose Swift is stopped would look as if nobody wrote.
+fn cut_off(servers: &[String]) -> String {
+    format!(
+        "this node's container server does not answer ({}), so no new rows come here: start it. The agents of other nodes do \
+         this node's part, each row a slack later",
+        servers.join(", ")
+    )
 }
 
 fn stuck_at(replica: &Replica, stuck: &Stuck) -> DatabaseError {

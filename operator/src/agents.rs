@@ -11,6 +11,8 @@ use crate::metrics::Metrics;
 #[derive(Debug, Default)]
 pub struct Agents {
     views: BTreeMap<String, AgentView>,
+    /// Those that are asked.
+    asked: BTreeSet<String>,
     /// Those of whom nothing was heard yet, not even silence.
     awaited: BTreeSet<String>,
 }
@@ -18,6 +20,7 @@ pub struct Agents {
 impl Agents {
     /// From now on these are asked. What others said last stays: they are silent.
     pub fn expect(&mut self, agents: &BTreeMap<String, String>) {
+        self.asked = agents.keys().cloned().collect();
         self.awaited.retain(|agent| agents.contains_key(agent));
         for agent in agents.keys() {
             if !self.views.contains_key(agent) {
@@ -32,6 +35,10 @@ impl Agents {
     /// Takes an answer. Returns whether it says anything new.
     pub fn take(&mut self, update: Update, now: i64) -> bool {
         let Update { agent, answer } = update;
+        // Said before its pod went: it would count as an answer of today for ever.
+        if !self.asked.contains(&agent) {
+            return false;
+        }
         let first_word = self.awaited.remove(&agent);
         let view = self.views.entry(agent.clone()).or_default();
         match answer {
@@ -131,5 +138,16 @@ mod tests {
         agents.expect(&BTreeMap::new());
         assert!(!agents.runs("a", ""));
         assert_eq!(agents.views().count(), 1, "its last words stay");
+    }
+
+    #[test]
+    fn an_answer_that_is_read_after_its_agents_pod_went_does_not_bring_the_agent_back() {
+        let asked = BTreeMap::from([("a".to_owned(), "http://a".to_owned())]);
+        let mut agents = Agents::default();
+        agents.expect(&asked);
+        agents.take(update(Ok(Report::default())), 1);
+        agents.expect(&BTreeMap::new());
+        assert!(!agents.take(update(Ok(Report::default())), 2));
+        assert!(agents.views().all(|view| !view.reachable && view.as_of == 1));
     }
 }

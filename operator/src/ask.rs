@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Uri;
@@ -20,7 +20,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// An answer must be there by then.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// So many questions without an answer, one after the other, and the agent counts as unreachable.
+/// So many questions without an answer, one after the other, and the agent counts as unreachable; or one whose answer was
+/// waited for with all [`PATIENCE`].
 const TRIES: u32 = 3;
 
 /// Longest page that is read, bytes.
@@ -108,6 +109,7 @@ async fn ask(
     loop {
         turns.tick().await;
         let client = client.borrow().clone();
+        let begun = Instant::now();
         let answer = match pages(&client, &url, since.as_deref()).await {
             Ok(pages) => {
                 failures = 0;
@@ -116,7 +118,7 @@ async fn ask(
             }
             Err(why) => {
                 failures += 1;
-                if failures < TRIES {
+                if failures < TRIES && begun.elapsed() < PATIENCE {
                     continue;
                 }
                 // Whatever is missed meanwhile: a full answer is next.

@@ -47,6 +47,10 @@ pub struct Config {
     /// How long the leader may be silent before another replica takes over, in seconds.
     #[arg(long, env = "ONESPACE_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=600), value_name = "N")]
     pub lease_seconds: u64,
+    /// Takes the operator's finalizer off every policy, and ends. For when no operator is to run any more: nobody else would,
+    /// and policies that have it could never be deleted.
+    #[arg(long)]
+    pub remove_finalizers: bool,
     /// Logs as JSON.
     #[arg(long, env = "ONESPACE_LOG_JSON")]
     pub log_json: bool,

@@ -1,7 +1,8 @@
 //! Putting the finalizer on policies, and taking it off.
 
+use anyhow::Context as _;
 use futures::StreamExt as _;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use onespace_core::finalizer::{FINALIZER, FinalizerStep};
 use onespace_core::status::sum;
@@ -11,11 +12,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::agents::Agents;
 use crate::api::{ApiError, FIELD_MANAGER, within};
-use crate::seen::{Seen, SeenPolicy};
-use crate::table::Key;
+use crate::seen::{Seen, SeenPolicy, key_of};
+use crate::table::{Key, Scope};
 
 /// Policies that are written at the same time.
 const AT_ONCE: usize = 4;
+
+/// Policies of one list.
+const PAGE: u32 = 500;
 
 /// The finalizers that a policy is to have instead of those of this version.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +84,52 @@ impl Finalizing {
         };
         self.under_way = Some(AbortOnDropHandle::new(tokio::spawn(batch)));
     }
+}
+
+/// Takes the finalizer off every policy of these scopes, whatever the policy is held for.
+///
+/// # Errors
+/// Policies cannot be listed or written; those that were written until then stay so.
+pub async fn remove_all(client: &Client, scopes: &[Scope]) -> anyhow::Result<()> {
+    let resource = ApiResource::erase::<SyncPolicy>(&());
+    for scope in scopes {
+        let api: Api<DynamicObject> = match scope {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let list = match within(api.list_metadata(&page)).await {
+                Ok(list) => list,
+                // The CRD went with the chart.
+                Err(error) if error.code() == Some(404) => break,
+                Err(error) => return Err(error.into()),
+            };
+            for policy in list.items {
+                let key = key_of(&policy.metadata);
+                let mut finalizers = policy.metadata.finalizers.unwrap_or_default();
+                if !finalizers.iter().any(|name| name == FINALIZER) {
+                    continue;
+                }
+                finalizers.retain(|name| name != FINALIZER);
+                let change = Change {
+                    version: policy.metadata.resource_version.unwrap_or_default(),
+                    finalizers,
+                    key,
+                };
+                let (namespace, name) = &change.key;
+                write_now(client, &change)
+                    .await
+                    .with_context(|| format!("the finalizer of {namespace}/{name} cannot be removed"))?;
+                tracing::info!(namespace, name, "finalizer removed");
+            }
+            match list.metadata.continue_ {
+                Some(next) if !next.is_empty() => page = page.continue_token(&next),
+                _ => break,
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn write(client: &Client, change: &Change) {

@@ -13,6 +13,7 @@ use crate::agents::Agents;
 use crate::ask::Asking;
 use crate::config::Config;
 use crate::controller::{Controller, Made};
+use crate::finalize;
 use crate::health::{self, Ready};
 use crate::leader::run_for_leader;
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         agent,
         identity,
         lease_seconds,
+        remove_finalizers,
         log: _,
         log_json: _,
     } = config;
@@ -54,10 +56,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let client = Client::try_from(cluster).context("the cluster's configuration cannot be used")?;
     let boot = boot_name();
     let identity = identity.unwrap_or_else(|| format!("onespace-operator-{boot}"));
+    let scopes = Scopes::new(&namespace, &watch_namespace);
+    if remove_finalizers {
+        return finalize::remove_all(&client, &scopes.policies).await;
+    }
     let names = Names {
         namespace: namespace.clone(),
     };
-    let scopes = Scopes::new(&namespace, &watch_namespace);
     let metrics = Metrics::new()?;
     let ready = Ready::default();
     let cancel = CancellationToken::new();

@@ -138,6 +138,8 @@ pub struct Seen {
     /// Agents' pods.
     pub pods: Table<SeenPod>,
     names: Names,
+    /// Namespaces that are watched one by one, but for the operator's own.
+    watched: Vec<String>,
 }
 
 /// Which scopes each kind is watched in.
@@ -188,6 +190,13 @@ impl Seen {
             secrets: Table::new(&scopes.objects),
             config_maps: Table::new(&scopes.objects),
             pods: Table::new(&scopes.pods),
+            watched: scopes
+                .policies
+                .iter()
+                .flatten()
+                .filter(|name| **name != names.namespace)
+                .cloned()
+                .collect(),
             names,
         }
     }
@@ -203,6 +212,7 @@ impl Seen {
             config_maps,
             pods,
             names: _,
+            watched: _,
         } = self;
         policies.is_complete()
             && grants.is_complete()
@@ -221,7 +231,13 @@ impl Seen {
         match event {
             Event::Policy(scope, change) => inputs(self.policies.take(&scope, change, keep_status)),
             Event::Grant(scope, change) => inputs(self.grants.take(&scope, change, if_different)),
-            Event::Namespace(scope, change) => inputs(self.namespaces.take(&scope, change, if_different)),
+            Event::Namespace(scope, change) => {
+                let changed = self.namespaces.take(&scope, change, if_different);
+                if changed {
+                    self.forget_absent_namespaces();
+                }
+                inputs(changed)
+            }
             Event::Secret(scope, change) => {
                 let ours = self.is_ours(&change);
                 let changed = self.secrets.take(&scope, change, if_different);
@@ -236,6 +252,21 @@ impl Seen {
                 pods: self.pods.take(&scope, change, if_different),
                 ..Effect::default()
             },
+        }
+    }
+
+    /// A watched namespace may not be there, or go, and the right to watch it with it: neither do its policies stay, nor is
+    /// it waited for, which would keep all others waiting.
+    fn forget_absent_namespaces(&mut self) {
+        if !self.namespaces.is_complete() {
+            return;
+        }
+        for namespace in &self.watched {
+            if self.namespaces.get(&(String::new(), namespace.clone())).is_none() {
+                self.policies.void(namespace);
+                self.secrets.void(namespace);
+                self.config_maps.void(namespace);
+            }
         }
     }
 
@@ -387,3 +418,7 @@ pub fn key_of(metadata: &kube::api::ObjectMeta) -> Key {
         metadata.name.clone().unwrap_or_default(),
     )
 }
+
+#[cfg(test)]
+#[path = "seen_tests.rs"]
+mod tests;

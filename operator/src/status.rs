@@ -11,6 +11,7 @@ use onespace_core::status::Event;
 use onespace_crds::{SyncPolicy, SyncPolicyStatus};
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiError, STATUS_MANAGER, within};
@@ -26,6 +27,9 @@ const EVENTS: usize = 8;
 
 /// The wait after a write that failed, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The wait before a status is tried again that the CRD does not take.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// A status that is to be written.
 #[derive(Clone, Debug)]
@@ -98,14 +102,23 @@ pub async fn write_all(
     cancel: CancellationToken,
 ) {
     let mut wait = BACKOFF.0;
+    let mut refused: BTreeMap<Key, Wanted> = BTreeMap::new();
+    let mut again = Instant::now();
     loop {
+        if !refused.is_empty() && Instant::now() >= again {
+            for (key, wanted) in std::mem::take(&mut refused) {
+                desk.put_back(key, wanted);
+            }
+        }
         let batch = std::mem::take(&mut *desk.lock());
         if batch.is_empty() {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = desk.bell.notified() => continue,
+                () = tokio::time::sleep_until(again), if !refused.is_empty() => continue,
             }
         }
+        refused.retain(|key, _| !batch.contains_key(key));
         // One after the other from the batch: thousands of requests at hand would cost more than what they write.
         let mut writes = futures::stream::iter(batch)
             .map(|(key, wanted)| write(client.clone(), key, wanted, &instance))
@@ -119,9 +132,22 @@ pub async fn write_all(
             let Some((key, wanted, written)) = next else { break };
             let outcome = match written {
                 Ok(()) => "written",
-                // Gone, another one of its name, or nothing that the CRD takes: trying again would not help.
-                Err(error) if matches!(error.code(), Some(404 | 409 | 422)) => {
+                // Gone, or another one of its name: trying again would not help.
+                Err(error) if matches!(error.code(), Some(404 | 409)) => {
                     tracing::info!(namespace = key.0, name = key.1, "status is not taken: {error}");
+                    "refused"
+                }
+                // The CRD may be of another version than this program. The others need not wait for that.
+                Err(error) if error.code() == Some(422) => {
+                    tracing::warn!(
+                        namespace = key.0,
+                        name = key.1,
+                        "the CRD does not take this status; install the one that belongs to the operator: {error}"
+                    );
+                    if refused.is_empty() {
+                        again = Instant::now() + REFUSED;
+                    }
+                    refused.insert(key, wanted);
                     "refused"
                 }
                 Err(error) => {

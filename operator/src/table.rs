@@ -83,6 +83,14 @@ impl<V> Table<V> {
         }
     }
 
+    /// The namespace is not there, whatever its own watch says or fails to say: nothing is in it, and nobody waits for it.
+    /// Returns whether anything changed.
+    pub fn void(&mut self, namespace: &str) -> bool {
+        let before = self.rows.len();
+        self.rows.retain(|key, _| key.0 != namespace);
+        self.awaited.remove(&Some(namespace.to_owned())) || self.rows.len() != before
+    }
+
     fn put(&mut self, key: Key, value: V, put: impl FnOnce(Option<V>, V) -> (V, bool)) -> bool {
         let (value, matters) = put(self.rows.remove(&key), value);
         self.rows.insert(key, value);
@@ -146,6 +154,25 @@ mod tests {
         table.take(&b, Change::Restart, if_different);
         table.take(&b, Change::Complete, if_different);
         assert!(table.is_complete());
+        assert_eq!(names(&table), ["two"]);
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_there_is_empty_and_not_waited_for() {
+        let (a, b) = (Some("a".to_owned()), Some("b".to_owned()));
+        let mut table = Table::new(&[a.clone(), b.clone()]);
+        table.take(&b, Change::Complete, if_different);
+        table.take(&b, Change::Put(key("b", "one"), 1), if_different);
+        assert!(!table.is_complete(), "who knows what is in a");
+        assert!(table.void("a"));
+        assert!(table.is_complete());
+        assert!(table.void("b"));
+        assert_eq!(names(&table), [] as [&str; 0]);
+        assert!(!table.void("b"), "nothing new");
+        // It is made again.
+        table.take(&b, Change::Restart, if_different);
+        table.take(&b, Change::Listed(key("b", "two"), 1), if_different);
+        table.take(&b, Change::Complete, if_different);
         assert_eq!(names(&table), ["two"]);
     }
 

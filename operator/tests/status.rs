@@ -149,3 +149,43 @@ async fn a_refusal_and_its_end_are_told_by_events_though_no_agent_was_heard_yet(
     cancel.cancel();
     writer.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_the_crd_does_not_take_is_tried_again_later_and_keeps_no_other_waiting() {
+    let (client, mut server) = api_server();
+    let (desk, cancel) = (Arc::new(Desk::default()), CancellationToken::new());
+    let writer = tokio::spawn(write_all(
+        client,
+        desk.clone(),
+        Metrics::new().unwrap(),
+        "one".to_owned(),
+        cancel.clone(),
+    ));
+    let policy =
+        json!({"apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy", "metadata": {"name": "a"}});
+    let put = |name: &str, generation| {
+        let mut wanted = wanted(generation, "Told");
+        wanted.events.clear();
+        desk.put(("swift".to_owned(), name.to_owned()), wanted);
+    };
+    let began = tokio::time::Instant::now();
+    put("a", 1);
+    answer(&mut server, 422, &refusal(422)).await;
+    put("b", 1);
+    let (_, path, _) = answer(&mut server, 200, &policy).await;
+    assert!(path.ends_with("/b/status"), "{path}");
+    assert!(began.elapsed().as_secs() < 1);
+    let (_, path, _) = answer(&mut server, 422, &refusal(422)).await;
+    assert!(path.ends_with("/a/status"), "{path}");
+    assert!(began.elapsed().as_secs() >= 60);
+    // A newer one is written at once, in its place.
+    put("a", 2);
+    let (_, _, body) = answer(&mut server, 200, &policy).await;
+    assert_eq!(body["status"]["observedGeneration"], 2);
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    put("c", 1);
+    let (_, path, _) = answer(&mut server, 200, &policy).await;
+    assert!(path.ends_with("/c/status"), "the older one again: {path}");
+    cancel.cancel();
+    writer.await.unwrap();
+}

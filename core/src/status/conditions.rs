@@ -255,7 +255,8 @@ fn degraded(lacking: &[Finding], outdated: &[Finding], sum: &Sum) -> Said {
         );
         return say(kind, True, ConditionReason::AgentUnreachable, &message);
     }
-    if let Some((reason, message)) = sum.refused.first().or(sum.paused.first()) {
+    let why = sum.refused.iter().chain(&sum.paused).chain(&sum.cut_off).next();
+    if let Some((reason, message)) = why {
         return (kind, True, reason.clone(), message.clone());
     }
     if sum.unreadable > 0 {

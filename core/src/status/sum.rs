@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::objective::Counts;
+use crate::reason::Notice;
 use crate::report::{HeldRow, MappingReport, Report, RunState, Totals, unix_seconds};
 
 /// What one agent said last. A silent agent's last words stay.
@@ -103,6 +104,8 @@ pub struct Sum {
     pub paused: Vec<(String, String)>,
     /// Why agents refuse it: reason and message.
     pub refused: Vec<(String, String)>,
+    /// Why no new rows reach agents that work: reason and message.
+    pub cut_off: Vec<(String, String)>,
     /// Rows that wait.
     pub pending: u64,
     /// Time of the oldest, in seconds since 1970.
@@ -219,6 +222,9 @@ fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64
         // An agent that has nothing to do may be paused, too: it cannot know whether it has.
         RunState::Paused => sum.paused.push(why()),
         RunState::Refused => sum.refused.push(why()),
+        RunState::Running if reason.as_deref() == Some(Notice::ContainerServerSilent.as_str()) => {
+            sum.cut_off.push(why());
+        }
         RunState::Running | RunState::Suspended | RunState::Removing => {}
     }
     if let Some(batch) = held_deletes {

@@ -175,6 +175,35 @@ fn a_node_of_the_ring_without_an_agent_is_told() {
 }
 
 #[test]
+fn a_remote_that_nobody_has_tried_is_not_in_the_status() {
+    let mut agents = both();
+    assert!(of(&agents, &SyncPolicyStatus::default()).remote.is_some());
+    for agent in &mut agents {
+        agent.mappings.clear();
+        let refusal = ("FeatureUnknown".to_owned(), "update it".to_owned());
+        agent.refused.insert("a1".to_owned(), refusal);
+    }
+    let status = of(&agents, &SyncPolicyStatus::default());
+    assert_eq!(said(&status, "Ready"), (ConditionStatus::False, "FeatureUnknown"));
+    assert_eq!(status.remote, None);
+}
+
+#[test]
+fn a_node_whose_container_server_is_silent_is_told_while_the_others_work() {
+    let mut agents = both();
+    let report = agents[1].mappings.get_mut("a1").unwrap();
+    report.reason = Some("ContainerServerSilent".to_owned());
+    report.message = Some("start it".to_owned());
+    let status = of(&agents, &SyncPolicyStatus::default());
+    assert_eq!(
+        said(&status, "Degraded"),
+        (ConditionStatus::True, "ContainerServerSilent")
+    );
+    assert_eq!(said(&status, "Ready"), (ConditionStatus::True, "Running"));
+    assert_eq!(said(&status, "Stalled").0, ConditionStatus::False);
+}
+
+#[test]
 fn an_agent_that_runs_an_older_generation_keeps_it_from_being_ready() {
     let mut agents = both();
     agents[0]

@@ -50,7 +50,7 @@ pub async fn an_installed_chart_copies_what_a_policy_says_and_leaves_policies_an
     site.cluster
         .helm(&["uninstall", "onespace", "--namespace", NAMESPACE, "--wait"])
         .await?;
-    let namespace = ["delete", "namespace", NAMESPACE, "--timeout=60s"];
+    let namespace = ["delete", "namespace", NAMESPACE, "--timeout=300s"];
     site.cluster.kubectl(&namespace).await?;
     site.cluster
         .kubectl(&[

@@ -1,8 +1,11 @@
 //! Scenarios on a real Kubernetes with three nodes, one after the other on one cluster. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod agents;
 mod changes;
 mod install;
+mod maintenance;
+mod namespaces;
 mod nodes;
 mod plugin;
 mod policies;
@@ -11,6 +14,7 @@ mod rights;
 mod secrets;
 mod shared;
 mod tenants;
+mod uninstall;
 
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
@@ -87,6 +91,26 @@ fn trials() -> Vec<Trial> {
         on_site(
             "a_tenants_policy_aimed_at_what_only_agents_can_reach_is_never_dialled_and_says_so",
             tenants::a_tenants_policy_aimed_at_what_only_agents_can_reach_is_never_dialled_and_says_so,
+        ),
+        on_site(
+            "an_agent_that_dies_or_stands_still_is_told_with_its_last_numbers_until_it_is_back",
+            agents::an_agent_that_dies_or_stands_still_is_told_with_its_last_numbers_until_it_is_back,
+        ),
+        on_site(
+            "a_drained_node_keeps_its_agent_and_the_others_do_the_part_of_one_that_lost_it_or_its_swift",
+            maintenance::a_drained_node_keeps_its_agent_and_the_others_do_the_part_of_one_that_lost_it_or_its_swift,
+        ),
+        on_site(
+            "a_deleted_namespace_takes_its_policies_along_leaves_the_copies_and_stops_no_others",
+            namespaces::a_deleted_namespace_takes_its_policies_along_leaves_the_copies_and_stops_no_others,
+        ),
+        on_site(
+            "a_namespace_restored_from_a_dump_goes_on_where_it_was_and_sends_nothing_again",
+            namespaces::a_namespace_restored_from_a_dump_goes_on_where_it_was_and_sends_nothing_again,
+        ),
+        on_site(
+            "uninstalling_leaves_policies_and_copies_and_nothing_that_cannot_be_deleted",
+            uninstall::uninstalling_leaves_policies_and_copies_and_nothing_that_cannot_be_deleted,
         ),
     ]
 }

@@ -214,13 +214,16 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Some("too many rows are held; mend what they name, then retry them".to_owned()),
             ),
             MappingState::Active => {
-                let missing = self.located.as_ref().and_then(|located| located.missing.clone());
-                match (missing, &self.held_deletes) {
-                    (Some(missing), _) => (
-                        RunState::Running,
-                        Some(Notice::SourceNotFound.to_string()),
-                        Some(missing),
-                    ),
+                let located = self.located.as_ref();
+                let notice = located.and_then(|located| match (&located.missing, &located.cut_off) {
+                    (Some(missing), _) => Some((Notice::SourceNotFound, missing.clone())),
+                    (None, Some(cut_off)) => Some((Notice::ContainerServerSilent, cut_off.clone())),
+                    (None, None) => None,
+                });
+                match (notice, &self.held_deletes) {
+                    (Some((notice, message)), _) => {
+                        (RunState::Running, Some(notice.to_string()), Some(message))
+                    }
                     (None, None) => (RunState::Running, None, None),
                     (None, Some(batch)) => (
                         RunState::Running,

@@ -1,0 +1,87 @@
+//! What is left when the chart goes.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use onespace_core::finalizer::FINALIZER;
+use onespace_e2e::site::{NAMESPACE, Site};
+use onespace_e2e::swift::NO_HEADERS;
+use serde_json::json;
+
+pub async fn uninstalling_leaves_policies_and_copies_and_nothing_that_cannot_be_deleted(
+    site: Arc<Site>,
+) -> Result<()> {
+    site.install(&[]).await?;
+    let user = site.swift.user().await?;
+    user.create_container("left", NO_HEADERS).await?;
+    user.put("left", "behind", NO_HEADERS, "here").await?;
+    site.cluster.apply_text(&site.policy("left")).await?;
+    site.until_arrived("left/behind", "here").await?;
+    // What the operator puts on a policy of mode Archive that has released objects. It keeps it: this one may have.
+    let archive = site.policy("held").replace("mode: Sync", "mode: Archive");
+    site.cluster.apply_text(&archive).await?;
+    let finalizers = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
+    site.cluster
+        .kubectl(&[
+            "patch",
+            "syncpol",
+            "-n",
+            NAMESPACE,
+            "held",
+            "--type=merge",
+            "-p",
+            &finalizers,
+        ])
+        .await?;
+    let held = ["delete", "syncpol", "-n", NAMESPACE, "held", "--wait=false"];
+    site.cluster.kubectl(&held).await?;
+    site.until_condition("held", "Degraded", "True", "ArchivedDataWouldHide")
+        .await?;
+    let second = site.policy("kept").replace("mode: Sync", "mode: Archive");
+    site.cluster.apply_text(&second).await?;
+    site.cluster
+        .kubectl(&[
+            "patch",
+            "syncpol",
+            "-n",
+            NAMESPACE,
+            "kept",
+            "--type=merge",
+            "-p",
+            &finalizers,
+        ])
+        .await?;
+
+    let uninstall = ["uninstall", "onespace", "--namespace", NAMESPACE, "--wait"];
+    site.cluster.helm(&uninstall).await?;
+    let left = site
+        .cluster
+        .get(&[
+            "all,serviceaccounts,roles,rolebindings",
+            "-n",
+            NAMESPACE,
+            "-l",
+            "app.kubernetes.io/part-of=onespace",
+        ])
+        .await?;
+    ensure!(left["items"].as_array().is_some_and(Vec::is_empty), "{left}");
+    let policies = site.cluster.get(&["syncpol", "-n", NAMESPACE]).await?;
+    let is_there = |name: &str| {
+        let mut policies = policies["items"].as_array().into_iter().flatten();
+        policies.any(|policy| policy["metadata"]["name"] == name)
+    };
+    ensure!(
+        is_there("left") && is_there("kept") && !is_there("held"),
+        "{policies}"
+    );
+    site.until_arrived("left/behind", "here").await?;
+    site.cluster
+        .kubectl(&["delete", "namespace", NAMESPACE, "--timeout=300s"])
+        .await?;
+    let crds = ["syncpolicies.onespace.dev", "accountgrants.onespace.dev"];
+    site.cluster
+        .kubectl(&[&["delete", "crd", "--timeout=300s"], &crds[..]].concat())
+        .await?;
+    site.until_arrived("left/behind", "here").await?;
+    Ok(())
+}
