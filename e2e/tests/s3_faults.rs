@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use onespace_core::mapping::Encryption;
+use onespace_core::mapping::{Encryption, MappingId, Mode};
+use onespace_core::mark::Mark;
 use onespace_core::reason::{HoldReason, PauseReason};
 use onespace_core::remote::RemoteHeaders;
+use onespace_core::timestamp::Timestamp;
 use onespace_e2e::s3::embedded::{Fault, Rule};
 use onespace_e2e::s3::{EmbeddedS3, REGION};
 use onespace_stores::body::{Body, BodyError};
@@ -362,6 +364,60 @@ async fn a_completion_that_fails_is_tried_again() {
         ..Rule::next("CompleteMultipartUpload", Fault::answer(500, "InternalError"))
     });
     Parts::default().put(&client(&server)).await.unwrap();
+    assert_eq!(server.unfinished_uploads(), 0);
+}
+
+/// Headers with the mark of an object that was changed so many seconds after it was written.
+fn changed_after(seconds: u64) -> RemoteHeaders {
+    let written = Timestamp::from_unix_seconds(1_800_000_000);
+    let mark = Mark {
+        data_time: written,
+        time: written.plus(Duration::from_secs(seconds)),
+        etag: "d41d8cd98f00b204e9800998ecf8427e".into(),
+        mode: Mode::Sync,
+        mapping: MappingId("0".into()),
+        source: "s".into(),
+        delete_at: None,
+    };
+    let mut headers = RemoteHeaders::default();
+    mark.write(&mut headers.metadata);
+    headers
+}
+
+#[tokio::test]
+async fn a_completion_that_fails_is_not_taken_for_done_because_the_same_bytes_lay_there_before() {
+    let server = server();
+    let remote = client(&server);
+    let put = async |headers: RemoteHeaders| {
+        remote
+            .put_parts(
+                "large",
+                &headers,
+                &Condition::None,
+                &Parts::specs(),
+                &Parts::default(),
+            )
+            .await
+    };
+    let fail = || {
+        server.faults().inject(Rule::next(
+            "CompleteMultipartUpload",
+            Fault::answer(500, "InternalError"),
+        ));
+    };
+    put(changed_after(0)).await.unwrap();
+    fail();
+    put(changed_after(1)).await.unwrap();
+    let found = remote.head("large").await.unwrap().unwrap();
+    assert_eq!(found.headers.metadata, changed_after(1).metadata);
+    fail();
+    let replaced = remote
+        .replace_headers("large", &found, &changed_after(2))
+        .await
+        .unwrap();
+    assert_eq!(replaced, Replaced::Done(found.etag));
+    let found = remote.head("large").await.unwrap().unwrap();
+    assert_eq!(found.headers.metadata, changed_after(2).metadata);
     assert_eq!(server.unfinished_uploads(), 0);
 }
 

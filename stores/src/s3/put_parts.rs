@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::{StreamExt, TryStreamExt, stream};
 use onespace_core::mapping::Encryption;
+use onespace_core::mark::Mark;
 use onespace_core::reason::PauseReason;
 use onespace_core::remote::RemoteHeaders;
 
@@ -153,7 +154,7 @@ impl S3Remote {
             .open_upload(key, headers, self.config.storage_class.as_deref())
             .await?;
         match self
-            .fill_and_complete(key, condition, parts, source, upload.id())
+            .fill_and_complete(key, headers, condition, parts, source, upload.id())
             .await
         {
             Ok(stored) => {
@@ -170,6 +171,7 @@ impl S3Remote {
     async fn fill_and_complete<P: PartSource>(
         &self,
         key: &str,
+        headers: &RemoteHeaders,
         condition: &Condition,
         parts: &[PartSpec],
         source: &P,
@@ -186,7 +188,9 @@ impl S3Remote {
             .await?;
         let (done, md5s): (Vec<_>, Vec<_>) = done.into_iter().unzip();
         let sent_etag = joined_etag(&md5s);
-        let etag = self.complete(key, id, condition, &done, &sent_etag).await?;
+        let etag = self
+            .complete(key, id, headers, condition, &done, &sent_etag)
+            .await?;
         Ok(Stored { etag, sent_etag })
     }
 
@@ -349,11 +353,13 @@ impl S3Remote {
         Ok((DonePart { etag }, md5))
     }
 
-    /// Joins the parts. An answer that was lost is looked up: the upload may be complete.
+    /// Joins the parts. An answer that was lost is looked up: the upload may be complete. What lay there before may have
+    /// the same bytes, and so the same ETag; its mark tells it from the upload with these headers.
     pub(super) async fn complete(
         &self,
         key: &str,
         id: &str,
+        headers: &RemoteHeaders,
         condition: &Condition,
         parts: &[DonePart],
         expected: &str,
@@ -371,6 +377,7 @@ impl S3Remote {
             }
             if let Ok(Some(found)) = self.head_object(key).await
                 && found.etag == expected
+                && Mark::read(&found.headers.metadata) == Mark::read(&headers.metadata)
             {
                 return Ok(found.etag);
             }

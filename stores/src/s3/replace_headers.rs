@@ -125,7 +125,7 @@ impl S3Remote {
             .open_upload(key, headers, current.storage_class.as_deref())
             .await?;
         match self
-            .copy_ranges_and_complete(key, current, ranges, upload.id())
+            .copy_ranges_and_complete(key, current, headers, ranges, upload.id())
             .await
         {
             Ok(Replaced::Done(etag)) => {
@@ -143,6 +143,7 @@ impl S3Remote {
         &self,
         key: &str,
         current: &RemoteObject,
+        headers: &RemoteHeaders,
         ranges: Vec<RangeInclusive<u64>>,
         id: &str,
     ) -> Result<Replaced, RemoteError> {
@@ -163,7 +164,8 @@ impl S3Remote {
         } else {
             Condition::None
         };
-        match self.complete(key, id, &condition, &copied, &current.etag).await {
+        let completed = self.complete(key, id, headers, &condition, &copied, &current.etag);
+        match completed.await {
             Ok(etag) => Ok(Replaced::Done(etag)),
             // Stored, under another ETag than expected: the caller compares.
             Err(RemoteError::Altered { stored, .. }) => Ok(Replaced::Done(stored)),
