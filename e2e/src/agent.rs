@@ -114,6 +114,24 @@ impl Agent {
         Ok((status, agent.said()))
     }
 
+    /// Runs an agent with `--once`, and ends it by a signal when its log has this; its exit status and log.
+    ///
+    /// # Errors
+    /// It did not start, did not say so, or did not end.
+    pub async fn once_until(launch: &Launch<'_>, said: &str) -> Result<(ExitStatus, String)> {
+        let agent = Self::spawn(launch, &["--once"])?;
+        let deadline = Instant::now() + DEADLINE;
+        while !agent.said().contains(said) {
+            if Instant::now() > deadline {
+                bail!("it never said {said:?}: {}", agent.said());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let log = agent.log.clone();
+        let status = agent.stop().await?;
+        Ok((status, std::fs::read_to_string(log)?))
+    }
+
     pub(crate) fn spawn(launch: &Launch<'_>, more: &[&str]) -> Result<Self> {
         let Launch {
             swift,

@@ -178,6 +178,15 @@ impl Lab {
         Ok((status.code().unwrap_or(-1), log))
     }
 
+    /// The same, ended by a signal as soon as its log has this.
+    ///
+    /// # Errors
+    /// It did not run, or did not end.
+    pub async fn once_until(&self, said: &str) -> Result<(i32, String)> {
+        let (status, log) = Agent::once_until(&self.launch(0, &self.state()), said).await?;
+        Ok((status.code().unwrap_or(-1), log))
+    }
+
     fn launch<'a>(&'a self, node: usize, state: &'a Path) -> Launch<'a> {
         Launch {
             swift: &self.swift,

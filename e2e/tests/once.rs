@@ -94,6 +94,25 @@ async fn it_ends_with_1_when_a_container_is_not_there_and_does_the_others_all_th
 }
 
 #[tokio::test]
+async fn it_ends_with_1_when_a_signal_ends_it_before_all_is_done() -> Result<()> {
+    let lab = Lab::start().await?;
+    lab.container("photos").await?;
+    lab.put_many("photos", "object-", 3).await?;
+    lab.policies
+        .apply("photos.yaml", &lab.policy("photos", "photos", ""))?;
+    lab.s3
+        .faults()
+        .inject(Rule::always(Fault::answer(503, "SlowDown")));
+    let (code, log) = lab.once_until("mappings loaded").await?;
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("a signal ended it"), "{log}");
+    lab.s3.faults().clear();
+    let (code, log) = lab.once().await?;
+    assert_eq!((code, lab.remote().len()), (0, 3), "{log}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn it_ends_with_1_when_a_mapping_stays_paused_for_a_minute_and_with_2_when_it_is_called_wrongly()
 -> Result<()> {
     let lab = Lab::start().await?;

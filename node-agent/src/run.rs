@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use onespace_core::reason::Notice;
 use onespace_core::report::{MappingReport, RunState};
 use onespace_stores::egress::DenyList;
@@ -135,7 +135,10 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         result = &mut supervisor => result.context("the agent's supervisor ended").map(|()| Ended::Done),
         () = shutdown::signalled() => {
             tracing::info!("ending: rows under way are finished");
-            Ok(Ended::Done)
+            match once {
+                false => Ok(Ended::Done),
+                true => Err(anyhow!("a signal ended it before everything that is due was done: run it again")),
+            }
         }
         result = finished(shown), if once => result,
     };
