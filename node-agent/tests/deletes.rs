@@ -569,6 +569,22 @@ async fn a_mass_delete_waits_for_a_person_also_over_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_more_was_forgotten_than_may_wait_what_is_released_is_carried_out_and_the_rest_is_found() {
+    let world = away_for_too_long(8, 3..8).await;
+    let limits = Limits {
+        held: 3,
+        ..close_clocks()
+    };
+    let handle = world.start_with(mapping(), limits);
+    let report = settle(&handle).await;
+    let batch = report.held_deletes.unwrap();
+    assert_eq!((batch.rows, batch.reason.as_str()), (3, "MassDelete"));
+    release(&handle, &batch.id).await;
+    settle(&handle).await;
+    assert_eq!(world.things().remote.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_share_of_a_mass_delete_is_of_the_agents_own_part_of_the_names() {
     let nodes = {
         let world = World::new();

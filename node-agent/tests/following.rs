@@ -282,6 +282,28 @@ async fn containers_that_appear_later_are_followed_and_those_that_go_are_let_go(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backup_that_is_put_back_and_written_to_before_anyone_looks_is_worked_off_from_its_start() {
+    let world = World::new();
+    world.put(CONTAINER, "a", "1");
+    let backup = world.backup(CONTAINER);
+    world.put(CONTAINER, "b", "1");
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    // The same name stands at the same number again.
+    world.restore(CONTAINER, backup.clone());
+    world.put(CONTAINER, "b", "2");
+    settle(&handle).await;
+    assert_eq!(world.at_remote("b").as_deref(), Some("2"), "the agent runs");
+    world.stop(handle).await;
+    world.restore(CONTAINER, backup);
+    world.put(CONTAINER, "b", "3");
+    world.put(CONTAINER, "c", "3");
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    assert_eq!(world.at_remote("b").as_deref(), Some("3"), "it did not run");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_database_whose_disk_hangs_stops_neither_the_others_nor_the_reports() {
     let world = World::new();
     world.create("hung");

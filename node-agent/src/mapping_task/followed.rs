@@ -71,8 +71,6 @@ pub(crate) struct Followed {
     signature: Option<Signature>,
     /// The file could not be looked at.
     out_of_sight: bool,
-    /// Which file it is.
-    inode: Option<u64>,
     changes: u64,
     follow_read: Option<u64>,
     deletes_read: Option<u64>,
@@ -132,7 +130,6 @@ impl Followed {
             blamed_transfers: BTreeMap::new(),
             signature: None,
             out_of_sight: false,
-            inode: None,
             changes: 0,
             follow_read: None,
             deletes_read: None,
@@ -141,9 +138,8 @@ impl Followed {
 
     /// Notes what a look at the file showed.
     pub fn saw(&mut self, signature: Signature, now: Timestamp) {
-        // Another file took its place, a backup perhaps: whether it goes on where this one was is found out by opening it.
-        let inode = signature.database.0;
-        self.leaving |= self.inode.replace(inode).is_some_and(|before| before != inode);
+        // Another file took its place, a backup perhaps, which may have more rows by now than were read of the former one.
+        self.leaving |= self.progress.file != signature.database.0 && !planted(Fault::RestoredUnnoticed);
         self.out_of_sight = false;
         let modified = Timestamp::default().plus(Duration::from_nanos(
             u64::try_from(signature.database.1).unwrap_or(0),

@@ -126,6 +126,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                         (_, None) => {}
                     }
                 }
+                self.let_go();
             }
             Event::Counted(device, counted) => {
                 self.counting.remove(&device);

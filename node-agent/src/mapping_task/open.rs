@@ -292,6 +292,7 @@ impl From<StateError> for OpenError {
 
 impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
     async fn open(&self, replica: &Replica) -> Result<OpenedDatabase, OpenError> {
+        let file = self.file(replica).await?;
         let head = self.databases.rows_after(replica, i64::MAX, 1).await?;
         let key = DatabaseKey {
             mapping: self.work.mapping.id.clone(),
@@ -303,7 +304,7 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         };
         let now = self.work.now();
         if let Some(progress) = self.work.state.progress(&key).await?
-            && self.goes_on(replica, &progress, &head).await?
+            && self.goes_on(replica, &progress, file, &head).await?
         {
             self.work.state.is_at(&key, &replica.path).await?;
             if planted(Fault::BudgetRefilled) {
@@ -311,7 +312,10 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
             }
             return Ok(self.assigned(replica, key, progress, now).await?);
         }
-        let progress = self.beginning(replica, &head, now).await?;
+        let progress = Progress {
+            file,
+            ..self.beginning(replica, &head, now).await?
+        };
         let replaced = self.work.state.at_path(&key, &replica.path).await?;
         self.work
             .state
@@ -352,18 +356,27 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         })
     }
 
+    /// The inode of a database's file.
+    async fn file(&self, replica: &Replica) -> Result<u64, DatabaseError> {
+        let looked = self.databases.signatures(vec![replica.clone()]).await;
+        let gone = || DatabaseError::Gone(replica.path.clone());
+        let (_, signature) = looked.into_iter().next().ok_or_else(gone)?;
+        Ok(signature?.database.0)
+    }
+
     /// Whether a database is still the one that the progress speaks of: one that was restored from a backup keeps
-    /// its id, but has fewer rows, or other names at their numbers.
+    /// its id, but is another file, has fewer rows, or other names at their numbers.
     async fn goes_on(
         &self,
         replica: &Replica,
         progress: &Progress,
+        file: u64,
         head: &Chunk,
     ) -> Result<bool, DatabaseError> {
         if planted(Fault::RestoredUnnoticed) {
             return Ok(true);
         }
-        if head.max_rowid < progress.processed || head.max_rowid < progress.deletes {
+        if file != progress.file || head.max_rowid < progress.processed || head.max_rowid < progress.deletes {
             return Ok(false);
         }
         let Some(name) = &progress.processed_name else {

@@ -338,7 +338,7 @@ CREATE TABLE mapping (
 CREATE TABLE progress (
     mapping TEXT NOT NULL, db TEXT NOT NULL, container TEXT NOT NULL, path TEXT NOT NULL,
     high INTEGER NOT NULL, after_name TEXT, first_pass_done INTEGER NOT NULL,
-    processed INTEGER NOT NULL, processed_name TEXT, deletes INTEGER NOT NULL, seen INTEGER NOT NULL,
+    processed INTEGER NOT NULL, processed_name TEXT, deletes INTEGER NOT NULL, seen INTEGER NOT NULL, file INTEGER NOT NULL,
     PRIMARY KEY (mapping, db)) WITHOUT ROWID;
 CREATE INDEX progress_path ON progress (mapping, path);
 CREATE TABLE held (

@@ -43,6 +43,8 @@ pub struct Progress {
     pub deletes: i64,
     /// When the database was first seen.
     pub seen: Timestamp,
+    /// The inode of its file: a backup that was put back is another one, whatever was written to it since.
+    pub file: u64,
 }
 
 /// What is kept of a mapping as a whole.
@@ -183,7 +185,7 @@ impl State {
         let key = key.clone();
         self.read(move |sql| {
             sql.query_row(
-                "SELECT high, after_name, first_pass_done, processed, processed_name, deletes, seen FROM progress
+                "SELECT high, after_name, first_pass_done, processed, processed_name, deletes, seen, file FROM progress
                  WHERE mapping = ? AND db = ?",
                 params![key.mapping.0, key.database],
                 |row| {
@@ -195,6 +197,7 @@ impl State {
                         processed_name: row.get(4)?,
                         deletes: row.get(5)?,
                         seen: verified::time(row.get(6)?),
+                        file: from_sql(row.get(7)?),
                     })
                 },
             )
@@ -290,12 +293,12 @@ impl State {
                 deletes::forget_database(sql, &key.mapping.0, database)?;
                 verified::forget(sql, &key.mapping.0, Some(database))?;
             }
-            let Progress { high, after_name, first_pass_done, processed, processed_name, deletes, seen } = progress;
+            let Progress { high, after_name, first_pass_done, processed, processed_name, deletes, seen, file } = progress;
             sql.execute(
                 "INSERT OR REPLACE INTO progress
                  (mapping, db, container, path, high, after_name, first_pass_done, processed, processed_name, deletes,
-                  seen)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                  seen, file)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     key.mapping.0,
                     key.database,
@@ -307,7 +310,8 @@ impl State {
                     processed,
                     processed_name,
                     deletes,
-                    as_sql(seen.ticks())
+                    as_sql(seen.ticks()),
+                    as_sql(file)
                 ],
             )?;
             Ok(())

@@ -25,7 +25,8 @@ pub struct Reconciling {
     pub opened: Timestamp,
     /// When the last pass that was completed began; the first pass, which copies, counts.
     pub completed: Option<Timestamp>,
-    /// When the one before began: what the last pass judged copies by.
+    /// What the last pass judged copies by: when the one before it began. A pass that did not come to its end has found
+    /// candidates, too.
     pub before: Option<Timestamp>,
     /// When tombstones were last read up to the head.
     pub head_at: Option<Timestamp>,
@@ -181,9 +182,16 @@ impl State {
             let started = as_sql(pass.started.ticks());
             sql.execute(
                 "UPDATE reconcile SET started = NULL, after = NULL, gap = ?,
-                 before = CASE WHEN ? THEN completed ELSE before END, completed = CASE WHEN ? THEN ? ELSE completed END,
+                 before = completed, completed = CASE WHEN ? THEN ? ELSE completed END,
                  compared = 0, found = 0, unmarked = 0, unmarked_last = ? WHERE mapping = ? AND db = ?",
-                params![!whole, whole, whole, started, as_sql(pass.unmarked), mapping, key.database],
+                params![
+                    !whole,
+                    whole,
+                    started,
+                    as_sql(pass.unmarked),
+                    mapping,
+                    key.database
+                ],
             )?;
             batches::drop_empty_batches(sql, mapping)
         })

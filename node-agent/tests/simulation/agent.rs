@@ -357,6 +357,8 @@ impl AgentsNode {
             1 + shared.dice.roll(longest)
         };
         tokio::time::sleep(Duration::from_millis(wait)).await;
+        let node = self.node;
+        self.world.tell(|_| format!("agent {node} asks about {object}"));
         let mut shared = self.world.shared();
         if shared.trouble.endpoint_is_down.contains(&self.node) {
             return Err(SourceError::Unavailable {

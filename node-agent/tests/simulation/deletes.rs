@@ -137,6 +137,8 @@ pub fn check_delete(world: &World, agent: usize, key: &str) {
             shared.swift.nodes[agent]
                 .db
                 .is_rowless(name(key), UNDER_WAY, shared.swift.local(agent, now));
+        shared.deletes.0 += 1;
+        shared.deletes.1 += u64::from(rowless);
         let wrong = match (rowless, &mark) {
             (true, Some(mark)) => forgotten(shared, agent, name(key), mark, now),
             _ => None,

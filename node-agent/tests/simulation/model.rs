@@ -92,7 +92,8 @@ pub struct Leave {
 impl Leave {
     /// Whether the copy of a name that is not in Swift may stay. Only a user's tombstone that is still there has to be
     /// carried out, whoever is dead; what Swift has forgotten has to be found by the agent whose name it is.
-    fn may_stay(&self, shared: &Shared, name: &str, copy: &Stored) -> bool {
+    fn may_stay(&self, shared: &Shared, key: &str, copy: &Stored) -> bool {
+        let name = name(key);
         let swift = &shared.swift;
         let db = &swift.nodes[0].db;
         let Some(Ok(mark)) = Mark::read(&copy.object.headers.metadata) else {
@@ -110,7 +111,9 @@ impl Leave {
         let owner = primary_index(name, u32::try_from(swift.nodes.len()).unwrap());
         let owner_is_dead = self.dead.contains(&usize::try_from(owner).unwrap());
         let is_older_than_the_container = mark.data_time.min(mark.time) <= db.created;
-        owner_is_dead || is_older_than_the_container || swift.deleted.is_some()
+        // What a listing does not show, no pass finds.
+        let is_hidden = shared.remote.hidden.contains(key);
+        owner_is_dead || is_older_than_the_container || is_hidden || swift.deleted.is_some()
     }
 }
 
@@ -137,7 +140,7 @@ pub fn difference<'a>(
                 continue;
             }
             let truth = shared.swift.truth(name);
-            if truth.is_none() && copy.is_some_and(|copy| leave.may_stay(&shared, name, copy)) {
+            if truth.is_none() && copy.is_some_and(|copy| leave.may_stay(&shared, &key, copy)) {
                 continue;
             }
             let copy = copy.map(|copy| {

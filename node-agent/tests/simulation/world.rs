@@ -61,6 +61,8 @@ pub struct Shared {
     pub story: Option<Vec<String>>,
     /// Requests to Swift and the remote.
     pub requests: u64,
+    /// Deletes at the remote, and those of them whose tombstones Swift had forgotten.
+    pub deletes: (u64, u64),
 }
 
 /// A handle on the world; clones are the same one.

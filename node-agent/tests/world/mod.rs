@@ -219,6 +219,11 @@ impl World {
         }
     }
 
+    /// A copy of a database.
+    pub fn backup(&self, container: &str) -> Db {
+        self.things().databases[&path(container)].clone()
+    }
+
     /// Puts an old copy of a database in its place, as whoever restores a backup does.
     pub fn restore(&self, container: &str, backup: Db) {
         let mut things = self.things();

@@ -81,7 +81,7 @@ impl History {
             92..=93 if mixture.endpoint_fails => self.fail_endpoint(),
             94..=95 if mixture.keys_are_refused => self.refuse_keys(),
             96..=99 if mixture.sweeps => self.sweep(),
-            100..=103 if mixture.container_goes => self.container_goes_or_comes(),
+            100..=103 if mixture.container_goes => self.container_goes_or_comes(started).await,
             104..=107 if mixture.swift_forgets && started => self.leave().await,
             108..=110 if mixture.crowd => self.crowd(),
             111..=113 if mixture.a_person_is_quick => self.release().await,
@@ -172,21 +172,32 @@ impl History {
 
     async fn kill(&mut self) {
         // What it sent has arrived by then.
-        let time = Duration::from_millis(3000 + self.dice.roll(6000));
-        self.kill_for(time).await;
+        let (node, time) = (self.node(), Duration::from_millis(3000 + self.dice.roll(6000)));
+        self.kill_for(node, time).await;
     }
 
-    /// An agent is away for longer than Swift keeps tombstones, while users may delete everything.
+    /// An agent is away for longer than Swift keeps tombstones, while users may delete everything. It may come back with
+    /// an empty disk.
     async fn leave(&mut self) {
+        let node = self.node();
         let time = Duration::from_millis(20_000 + self.dice.roll(20_000));
-        self.kill_for(time).await;
+        self.kill_for(node, time).await;
+        if self.dice.percent(25) {
+            self.empty(node).await;
+        }
         if self.mixture.sweeps && self.dice.percent(60) {
             self.sweep();
         }
     }
 
-    async fn kill_for(&mut self, time: Duration) {
-        let node = self.node();
+    /// The disk of an agent that is down is emptied.
+    async fn empty(&mut self, node: usize) {
+        self.world.tell(|_| format!("agent {node} loses its state"));
+        self.agents[node].state = empty_state().await;
+        self.agents[node].knows_nothing = true;
+    }
+
+    async fn kill_for(&mut self, node: usize, time: Duration) {
         if self.dead[node].is_none() {
             self.world
                 .tell(|_| format!("agent {node} is killed for {} s", time.as_secs()));
@@ -199,10 +210,8 @@ impl History {
     /// An agent's state is lost. If it is away, it comes back, or stays away and comes back without it.
     async fn lose_state(&mut self) {
         let node = self.node();
-        self.world.tell(|_| format!("agent {node} loses its state"));
         self.agents[node].kill().await;
-        self.agents[node].state = empty_state().await;
-        self.agents[node].knows_nothing = true;
+        self.empty(node).await;
         // What it sent has arrived by then.
         tokio::time::sleep(Duration::from_secs(4)).await;
         if self.dead[node].is_none() || self.dice.percent(50) {
@@ -245,7 +254,7 @@ impl History {
     }
 
     /// Users write many objects.
-    fn crowd(&mut self) {
+    pub(super) fn crowd(&mut self) {
         for name in self.names.clone() {
             if self.dice.percent(90) {
                 self.put(&name);
@@ -254,27 +263,33 @@ impl History {
     }
 
     /// A user empties the container and deletes it, or creates it again.
-    fn container_goes_or_comes(&mut self) {
-        if self.world.shared().swift.deleted.is_none() {
-            self.sweep();
+    async fn container_goes_or_comes(&mut self, started: bool) {
+        if self.world.shared().swift.deleted.is_some() {
+            return self.container_comes();
         }
+        if self.mixture.swift_forgets && started && self.dice.percent(50) {
+            self.leave().await;
+        }
+        self.sweep();
+        let now = self.world.now();
+        let deleted = self.world.shared().swift.delete_container(now);
+        self.world.tell(|_| match deleted {
+            true => "user: the container is deleted".into(),
+            false => "user: the container is not empty".into(),
+        });
+    }
+
+    pub(super) fn container_comes(&mut self) {
         let (at, now) = (self.users_time(), self.world.now());
-        let shared = &mut *self.world.shared();
-        let what = if shared.swift.deleted.is_none() {
-            match shared.swift.delete_container(now) {
-                true => "user: the container is deleted",
-                false => "user: the container is not empty",
-            }
-        } else if shared.swift.create_container(at, now) {
-            for watch in &mut shared.watch {
+        let anew = self.world.shared().swift.create_container(at, now);
+        self.world.tell(|_| match anew {
+            true => "user: the container is created again, with new databases".into(),
+            false => "user: the container is created again".into(),
+        });
+        if anew {
+            for watch in &mut self.world.shared().watch {
                 watch.begins_another(now);
             }
-            "user: the container is created again, with new databases"
-        } else {
-            "user: the container is created again"
-        };
-        if let Some(story) = &mut shared.story {
-            story.push(what.into());
         }
     }
 

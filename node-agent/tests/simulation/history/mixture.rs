@@ -20,7 +20,7 @@ const NAMES: [&str; 7] = ["a", "a/1", "b", "c", "d", "e", "f"];
 const CROWD: usize = 13;
 
 /// How long Swift keeps tombstones in this small world.
-const RECLAIM_AGE: Duration = Duration::from_secs(20);
+pub(super) const RECLAIM_AGE: Duration = Duration::from_secs(20);
 
 /// What may happen in a run: each seed has its own mixture, so that rare things meet each other in some of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -162,6 +162,7 @@ impl History {
             violations: Vec::new(),
             story: told.then(Vec::new),
             requests: 0,
+            deletes: (0, 0),
         });
         let mut agents = Vec::new();
         for (node, skew) in skews.iter().enumerate() {

@@ -15,7 +15,7 @@ use crate::agent::{Agent, leave};
 use crate::dice::Dice;
 use crate::model::{self, Leave};
 use crate::world::{Trouble, World, beginning};
-use mixture::Mixture;
+use mixture::{Mixture, RECLAIM_AGE};
 
 /// What a run was like.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +24,22 @@ pub struct Stats {
     pub requests: u64,
     /// Seconds of the world's time.
     pub seconds: u64,
+    /// Deletes at the remote, and those of them whose tombstones Swift had forgotten.
+    pub deletes: (u64, u64),
+}
+
+impl Stats {
+    /// Adds those of another run.
+    pub fn add(&mut self, other: Self) {
+        let Self {
+            requests,
+            seconds,
+            deletes,
+        } = other;
+        self.requests += requests;
+        self.seconds += seconds;
+        self.deletes = (self.deletes.0 + deletes.0, self.deletes.1 + deletes.1);
+    }
 }
 
 /// Runs the history of a seed.
@@ -55,6 +71,7 @@ fn play(seed: u64, told: bool) -> (Vec<String>, Result<Stats, String>) {
         let mut shared = history.world.shared();
         let stats = Stats {
             requests: shared.requests,
+            deletes: shared.deletes,
             seconds: history.world.now().duration_since(beginning()).as_secs(),
         };
         let result = match shared.violations.first() {
@@ -89,6 +106,9 @@ impl History {
         } else {
             self.dice.roll(steps)
         };
+        if self.mixture.crowd {
+            self.crowd();
+        }
         for step in 0..steps {
             if step == start {
                 for agent in &mut self.agents {
@@ -104,14 +124,17 @@ impl History {
             };
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
-        self.calm();
+        self.calm().await;
         self.end().await
     }
 
     /// Faults stop, Swift converges, every agent is back, or all but one.
-    fn calm(&mut self) {
+    async fn calm(&mut self) {
         self.world.tell(|_| "faults stop, and Swift converges".into());
         let now = self.world.now();
+        if self.world.shared().swift.deleted.is_some() && self.dice.percent(70) {
+            self.container_comes();
+        }
         {
             let shared = &mut *self.world.shared();
             shared.trouble = Trouble {
@@ -120,11 +143,24 @@ impl History {
             };
             shared.swift.converge(&mut self.dice, &self.names, now);
             let backups = self.mixture.replicas_are_restored;
-            let as_it_is = self
+            let odd = self
                 .names
                 .iter()
-                .all(|name| shared.swift.is_listed_as_it_is(name));
-            assert!(as_it_is || backups, "Swift lists what it has");
+                .find(|name| !shared.swift.is_listed_as_it_is(name));
+            if let Some(name) = odd.filter(|_| !backups) {
+                let what = format!("this Swift is none: it lists {name} as what it is not");
+                shared.violations.push(what);
+            }
+        }
+        if let Some(age) = self.mixture.swift_forgets.then_some(RECLAIM_AGE)
+            && self.dice.percent(60)
+        {
+            // Who is away stays away until Swift has forgotten everything.
+            tokio::time::sleep(age + Duration::from_secs(10)).await;
+            let now = self.world.now();
+            for index in 0..self.agents.len() {
+                self.world.shared().swift.reclaim(index, &self.names, now);
+            }
         }
         let mut stays_dead = self.mixture.an_agent_stays_dead && self.agents.len() > 1;
         for agent in self.agents.iter_mut().filter(|agent| agent.tasks.is_empty()) {
@@ -142,15 +178,19 @@ impl History {
         }
         self.settle(true).await?;
         let shared = self.world.shared();
-        let mut unseen = shared
-            .watch
-            .iter()
-            .enumerate()
-            .filter_map(|(agent, watch)| Some((agent, watch.unseen()?)));
-        match unseen.next() {
-            Some((agent, name)) => Err(format!("agent {agent} deleted {name} and did not look again")),
-            None => Ok(()),
+        for (agent, watch) in self.agents.iter().zip(&shared.watch) {
+            // What is held is tried again later, and looked at then.
+            let holds = agent
+                .reports()
+                .any(|report| report.held.rows + report.held.of_others > 0);
+            if let Some(name) = watch.unseen().filter(|_| !holds) {
+                return Err(format!(
+                    "agent {} deleted {name} and did not look again",
+                    agent.node
+                ));
+            }
         }
+        Ok(())
     }
 
     fn difference(&self, waiting: bool) -> Option<String> {

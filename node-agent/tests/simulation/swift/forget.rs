@@ -96,6 +96,9 @@ impl Cluster {
                 let new = self.new_db(at, local);
                 self.nodes[index].db = self.nodes[index].db.replaced_by(new, local);
                 self.nodes[index].backup = None;
+                // The object servers' tombstones are as old.
+                let files = &mut self.nodes[index].disk.0;
+                files.retain(|_, file| matches!(file, File::Body { .. }));
             }
             let db = &mut self.nodes[index].db;
             db.created = db.created.max(at);
