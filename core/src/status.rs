@@ -35,14 +35,6 @@ pub enum Standing<'a> {
     },
 }
 
-impl Standing<'_> {
-    /// A mapping that has all that it needs.
-    pub const WHOLE: Self = Self::Accepted {
-        lacking: &[],
-        outdated: &[],
-    };
-}
-
 /// The status of a policy. `mapping` is there unless the policy cannot be read; `previous` is its status so far; `now` is
 /// in seconds since 1970.
 #[must_use]

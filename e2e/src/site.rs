@@ -148,6 +148,16 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
             .await
     }
 
+    /// What all agents logged so far.
+    ///
+    /// # Errors
+    /// kubectl's.
+    pub async fn agents_logs(&self) -> Result<String> {
+        let agents = "app.kubernetes.io/component=node-agent";
+        let logs = ["logs", "-n", NAMESPACE, "-c", "agent", "--tail=-1", "-l", agents];
+        self.cluster.kubectl(&logs).await
+    }
+
     /// The chart's values for this site. Nodes share one file system here, so each has a pool with folders of its own.
     #[must_use]
     pub fn values(&self) -> Value {
@@ -166,6 +176,7 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
         });
         json!({
             "image": {"registry": "onespace.dev", "tag": "test", "pullPolicy": "Never"},
+            "helmTest": {"patienceSeconds": 240},
             "agents": {
                 "pools": pools.chain([("default".to_owned(), Value::Null)]).collect::<serde_json::Map<_, _>>(),
                 "verificationSlack": "5s",
@@ -180,11 +191,11 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
         })
     }
 
-    /// Removes what an earlier scenario installed, and its namespace with every policy, and installs anew.
+    /// Removes what an earlier scenario installed, and its namespace with every policy.
     ///
     /// # Errors
     /// Helm's.
-    pub async fn install_anew(&self, more: &[&str]) -> Result<String> {
+    pub async fn remove(&self) -> Result<()> {
         let uninstall = [
             "uninstall",
             "onespace",
@@ -196,6 +207,15 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
         self.cluster.helm(&uninstall).await?;
         let delete = ["delete", "namespace", NAMESPACE, "--ignore-not-found"];
         self.cluster.kubectl(&delete).await?;
+        Ok(())
+    }
+
+    /// Removes what an earlier scenario installed, and installs anew.
+    ///
+    /// # Errors
+    /// Helm's.
+    pub async fn install_anew(&self, more: &[&str]) -> Result<String> {
+        self.remove().await?;
         self.install(more).await
     }
 
@@ -224,7 +244,7 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
             "--namespace",
             NAMESPACE,
         ];
-        let waiting = ["--create-namespace", "--wait", "--timeout", "330s", "-f", &values];
+        let waiting = ["--create-namespace", "--wait", "--timeout", "360s", "-f", &values];
         self.cluster
             .helm(&[&arguments[..], &waiting[..], more].concat())
             .await

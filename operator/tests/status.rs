@@ -1,7 +1,8 @@
 //! Statuses and events at an API server that fails.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use onespace_core::load::Files;
 use onespace_core::status::Event;
@@ -142,7 +143,8 @@ async fn a_refusal_and_its_end_are_told_by_events_though_no_agent_was_heard_yet(
         let conditions = body["status"]["conditions"].as_array().unwrap();
         let condition = conditions.iter().find(|one| one["type"] == "Accepted").unwrap();
         assert_eq!(condition["status"], accepted);
-        let (_, path, body) = answer(&mut server, 201, &event).await;
+        let event = tokio::time::timeout(Duration::from_secs(30), answer(&mut server, 201, &event));
+        let (_, path, body) = event.await.expect("no event");
         assert!(path.ends_with("/events"), "{path}");
         assert_eq!((&body["type"], &body["reason"]), (&json!(told.0), &json!(told.1)));
     }

@@ -8,6 +8,12 @@ use crate::report::{AgentInfo, ConfigReport, MappingReport, Refused, Report, Run
 
 const NOW: i64 = 1_800_000_000;
 
+/// A mapping that has all that it needs.
+const WHOLE: Standing<'static> = Standing::Accepted {
+    lacking: &[],
+    outdated: &[],
+};
+
 fn report(state: RunState) -> MappingReport {
     let mut report: MappingReport = serde_json::from_value(json!({
         "id": "a1", "policy": {"namespace": "swift", "name": "photos", "generation": 2}, "state": "Running",
@@ -45,7 +51,7 @@ fn agent(node: &str, report: MappingReport) -> AgentView {
 
 fn of(agents: &[AgentView], previous: &SyncPolicyStatus) -> SyncPolicyStatus {
     let sum = sum("a1", 2, agents);
-    status(2, None, Standing::WHOLE, &sum, previous, NOW)
+    status(2, None, WHOLE, &sum, previous, NOW)
 }
 
 fn said<'a>(status: &'a SyncPolicyStatus, kind: &str) -> (ConditionStatus, &'a str) {
@@ -140,7 +146,7 @@ fn an_objective_is_judged_by_the_sum_of_all_agents() {
             });
         }
         let (sum, before) = (sum("a1", 2, &agents), SyncPolicyStatus::default());
-        let status = status(2, Some(&valid.mapping), Standing::WHOLE, &sum, &before, NOW);
+        let status = status(2, Some(&valid.mapping), WHOLE, &sum, &before, NOW);
         let (met, reason) = said(&status, "ObjectiveMet");
         (met, reason.to_owned())
     };
@@ -324,7 +330,7 @@ fn the_initial_sync_stays_complete_until_the_target_changes() {
     };
     let with = |bucket: &str, agents: &[AgentView], previous: &SyncPolicyStatus| {
         let sum = sum("a1", 2, agents);
-        status(2, Some(&mapping(bucket)), Standing::WHOLE, &sum, previous, NOW)
+        status(2, Some(&mapping(bucket)), WHOLE, &sum, previous, NOW)
     };
     let first = with("one", &both(), &SyncPolicyStatus::default());
     assert_eq!(first.source.as_deref(), Some("AUTH_test/*"));
@@ -362,7 +368,7 @@ fn conditions_are_written_at_once_and_numbers_when_it_is_their_turn() {
 fn a_condition_keeps_its_time_while_its_status_stays() {
     let first = of(&[], &SyncPolicyStatus::default());
     let sum = sum("a1", 2, &both());
-    let later = status(2, None, Standing::WHOLE, &sum, &first, NOW + 60);
+    let later = status(2, None, WHOLE, &sum, &first, NOW + 60);
     let at = |status: &SyncPolicyStatus, kind: &str| {
         let mut conditions = status.conditions.iter();
         let condition = conditions.find(|condition| condition.kind == kind).unwrap();
