@@ -16,7 +16,7 @@ use crate::report::HeldRow;
 use crate::validate::Finding;
 
 pub use self::events::{Event, events};
-pub use self::sum::{AgentView, Sum, sum};
+pub use self::sum::{AgentView, Sum, silent, sum};
 
 /// How long the numbers of a policy may be old while nothing else changes, in seconds.
 pub const COUNTERS_EVERY: u64 = 60;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{AccountGrant, SyncPolicy};
 
@@ -33,7 +33,14 @@ impl From<serde_json::Error> for CrdError {
 /// # Errors
 /// Never with the types as they are.
 pub fn sync_policy_crd() -> Result<CustomResourceDefinition, CrdError> {
-    stripped(&SyncPolicy::crd())
+    let mut crd = serde_json::to_value(stripped(&SyncPolicy::crd())?)?;
+    let status = crd
+        .pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/status")
+        .and_then(Value::as_object_mut)
+        .ok_or_else(|| CrdError("no status in it".to_owned()))?;
+    // No generation: whoever waits for a policy, as kstatus does, sees that nobody has looked at it yet.
+    status.insert("default".to_owned(), json!({"observedGeneration": -1}));
+    Ok(serde_json::from_value(crd)?)
 }
 
 /// The definition of AccountGrant.

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod agents;
+pub mod chart;
 pub mod conformance;
 pub mod expect;
 pub mod fixtures;

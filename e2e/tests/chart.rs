@@ -1,95 +1,26 @@
 //! The Helm chart: what it renders is well formed, is what a real API server takes, and is what `deploy/` has.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use onespace_e2e::chart::{self, NAMESPACE, helm, named, objects, render, rendered, run};
 use onespace_e2e::kube::Kubernetes;
 use onespace_e2e::tools::{tool, workspace};
-use serde::Deserialize as _;
-use serde_json::Value;
-
-const NAMESPACE: &str = "onespace";
-
-fn chart() -> PathBuf {
-    workspace().join("charts/onespace")
-}
-
-/// The files with values that the chart is tested with.
-fn values() -> Vec<PathBuf> {
-    let files = std::fs::read_dir(chart().join("ci")).unwrap();
-    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
-    files.sort();
-    assert!(files.len() >= 3);
-    files
-}
-
-fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Output> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env("HOME", std::env::temp_dir())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut stdin = child.stdin.take().context("no standard input")?;
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()));
-    let output = child.wait_with_output()?;
-    let _ = writer.join();
-    Ok(output)
-}
-
-/// What helm prints.
-fn helm(arguments: &[&str]) -> Result<String> {
-    let output = run(&tool("bin/helm")?, arguments, "")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(
-        output.status.success(),
-        "helm {}: {said}{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(said)
-}
-
-fn render(more: &[&str]) -> Result<String> {
-    let chart = chart().display().to_string();
-    let all = [&["template", "onespace", &chart, "--namespace", NAMESPACE], more].concat();
-    helm(&all)
-}
-
-fn render_with(values: &Path) -> Result<String> {
-    render(&["-f", &values.display().to_string()])
-}
-
-fn objects(yaml: &str) -> Vec<Value> {
-    serde_yaml::Deserializer::from_str(yaml)
-        .map(|document| Value::deserialize(document).unwrap())
-        .filter(|object| !object.is_null())
-        .collect()
-}
-
-fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
-    let found = objects
-        .iter()
-        .find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
-    found.unwrap_or_else(|| panic!("no {kind} {name}"))
-}
+use serde_json::{Value, json};
 
 #[test]
 fn helm_finds_nothing_to_complain_about() {
-    for values in values() {
-        let values = values.display().to_string();
-        helm(&["lint", "--strict", &chart().display().to_string(), "-f", &values]).unwrap();
+    for values in chart::values().unwrap() {
+        let (chart, values) = (
+            chart::folder().display().to_string(),
+            values.display().to_string(),
+        );
+        helm(&["lint", "--strict", &chart, "-f", &values]).unwrap();
     }
 }
 
 #[test]
 fn values_that_cannot_be_are_refused_by_name() {
-    let minimal = chart().join("ci/minimal.yaml").display().to_string();
     for (set, named) in [
         ("image.registry=", "image.registry is needed"),
         ("internalEndpoint.image=", "internalEndpoint.image is needed"),
@@ -98,10 +29,73 @@ fn values_that_cannot_be_are_refused_by_name() {
         ("agents.verificationSlack=soon", "verificationSlack"),
         ("agents.pools.default.port=1", "port"),
         ("operator.watchNamespaces={Photos}", "watchNamespaces"),
+        ("helmTest.patienceSeconds=0", "patienceSeconds"),
+        (
+            "monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true",
+            "take one",
+        ),
     ] {
-        let error = render(&["-f", &minimal, "--set", set]).unwrap_err().to_string();
+        let error = rendered("minimal", &["--set", set]).unwrap_err().to_string();
         assert!(error.contains(named), "{set}: {error}");
     }
+}
+
+/// Calls `check` with every schema of an object with fields of its own, and its path.
+fn every_object(schema: &Value, path: &str, check: &mut impl FnMut(&Value, &str)) {
+    if schema.get("properties").is_some() {
+        check(schema, path);
+    }
+    match schema {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                every_object(field, &format!("{path}.{name}"), check);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| every_object(item, path, check)),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_value_that_does_not_exist_is_refused_wherever_it_is_written() {
+    let schema = std::fs::read_to_string(chart::folder().join("values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let mut checked = 0;
+    every_object(&schema, "", &mut |object, path| {
+        checked += 1;
+        assert_eq!(object["additionalProperties"], false, "{path} takes anything");
+    });
+    assert!(checked > 15, "{checked} objects");
+    // Both ways: what the schema knows stands in values.yaml with what it means.
+    let values = std::fs::read_to_string(chart::folder().join("values.yaml")).unwrap();
+    let values: Value = serde_yaml::from_str(&values).unwrap();
+    let documented = |schema: &Value, values: &Value, path: &str| {
+        for name in schema["properties"].as_object().unwrap().keys() {
+            let is_there = values.as_object().is_some_and(|values| values.contains_key(name));
+            assert!(is_there || name == "global", "{path}{name} is not in values.yaml");
+        }
+    };
+    documented(&schema, &values, "");
+    for section in [
+        "image",
+        "crds",
+        "operator",
+        "agents",
+        "internalEndpoint",
+        "monitoring",
+        "helmTest",
+    ] {
+        documented(
+            &schema["properties"][section],
+            &values[section],
+            &format!("{section}."),
+        );
+    }
+    documented(
+        &schema["properties"]["agents"]["properties"]["poolDefaults"],
+        &values["agents"]["poolDefaults"],
+        "agents.poolDefaults.",
+    );
 }
 
 #[test]
@@ -121,38 +115,78 @@ fn the_chart_has_the_crds_of_this_repository() {
         files
     };
     assert!(
-        crds(workspace().join("crds")) == crds(chart().join("files/crds")),
+        crds(workspace().join("crds")) == crds(chart::folder().join("files/crds")),
         "out of date: cp crds/*.yaml charts/onespace/files/crds/"
     );
 
-    let kept = objects(&render_with(&chart().join("ci/minimal.yaml")).unwrap());
-    let crd = named(&kept, "CustomResourceDefinition", "syncpolicies.onespace.dev");
-    assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
-    let not_kept = objects(&render_with(&chart().join("ci/full.yaml")).unwrap());
-    let crd = named(&not_kept, "CustomResourceDefinition", "syncpolicies.onespace.dev");
-    assert!(crd["metadata"]["annotations"]["helm.sh/resource-policy"].is_null());
-    let none = render(&[
-        "-f",
-        &values()[0].display().to_string(),
-        "--set",
-        "crds.enabled=false",
-    ])
-    .unwrap();
-    assert!(!none.contains("CustomResourceDefinition"));
+    let policies = |objects: &[Value]| {
+        let crd = named(objects, "CustomResourceDefinition", "syncpolicies.onespace.dev");
+        crd.unwrap()["metadata"]["annotations"]["helm.sh/resource-policy"].clone()
+    };
+    assert_eq!(policies(&rendered("minimal", &[]).unwrap()), "keep");
+    assert!(policies(&rendered("full", &[]).unwrap()).is_null());
+    let none = rendered("minimal", &["--set", "crds.enabled=false"]).unwrap();
+    assert!(
+        !none
+            .iter()
+            .any(|object| object["kind"] == "CustomResourceDefinition")
+    );
 }
 
 #[test]
 fn the_plain_manifests_are_what_the_chart_renders() {
-    let minimal = chart().join("ci/minimal.yaml").display().to_string();
+    let minimal = chart::folder().join("ci/minimal.yaml").display().to_string();
     let rendered = render(&["--no-hooks", "-f", &minimal]).unwrap();
     let written = std::fs::read_to_string(workspace().join("deploy/kubernetes.yaml")).unwrap();
     assert!(rendered == written, "out of date: run scripts/render-deploy");
 }
 
 #[test]
+fn the_notes_say_what_to_look_at_and_what_stays() {
+    let minimal = chart::folder().join("ci/minimal.yaml").display().to_string();
+    let chart = chart::folder().display().to_string();
+    let notes = |more: &[&str]| {
+        let install = [
+            "install",
+            "onespace",
+            &chart,
+            "--namespace",
+            NAMESPACE,
+            "--dry-run=client",
+            "-f",
+            &minimal,
+        ];
+        let said = helm(&[&install[..], more].concat()).unwrap();
+        said.split("NOTES:").nth(1).unwrap().to_owned()
+    };
+    let plain = notes(&[]);
+    for said in [
+        "kubectl get syncpol -A",
+        "helm test onespace --namespace onespace",
+        "Policies count in onespace.",
+        "(default)",
+        "the CRDs, every policy",
+    ] {
+        assert!(plain.contains(said), "{said}: {plain}");
+    }
+    let wide = notes(&[
+        "--set",
+        "operator.watchNamespaces={photos},crds.keep=false,helmTest.enabled=false",
+    ]);
+    assert!(
+        wide.contains("onespace, photos. Outside onespace they need an AccountGrant."),
+        "{wide}"
+    );
+    assert!(
+        !wide.contains("the CRDs, every policy") && !wide.contains("helm test"),
+        "{wide}"
+    );
+}
+
+#[test]
 fn the_internal_endpoint_is_a_chain_that_ends_at_the_proxy_and_listens_on_loopback() {
-    let full = objects(&render_with(&chart().join("ci/full.yaml")).unwrap());
-    let map = named(&full, "ConfigMap", "onespace-node-agent-flash-endpoint");
+    let full = rendered("full", &[]).unwrap();
+    let map = named(&full, "ConfigMap", "onespace-node-agent-flash-endpoint").unwrap();
     let text = map["data"]["internal-endpoint.conf"].as_str().unwrap();
     assert!(text.contains("bind_ip = 127.0.0.1\nbind_port = 6191\n"), "{text}");
     assert!(
@@ -182,59 +216,126 @@ fn the_internal_endpoint_is_a_chain_that_ends_at_the_proxy_and_listens_on_loopba
     assert!(text.contains("\n[app:proxy-server]\nuse = egg:swift#proxy\n"));
 }
 
-/// Names of our metrics in a text.
-fn metrics_in(text: &str) -> BTreeSet<String> {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    text.split(|c: char| !word(c))
-        .filter(|word| word.starts_with("onespace_"))
-        .map(str::to_owned)
-        .collect()
+/// All containers of a pod's spec, the sidecar among them.
+fn containers(object: &Value) -> Vec<&Value> {
+    let spec = object.pointer("/spec/template/spec").unwrap_or(&object["spec"]);
+    let lists = ["initContainers", "containers"].map(|list| spec[list].as_array());
+    lists.into_iter().flatten().flatten().collect()
 }
 
 #[test]
-fn alerts_and_panels_name_metrics_that_exist_and_every_alert_has_its_runbook() {
-    let known = metrics_in(&std::fs::read_to_string(workspace().join("docs/metrics.md")).unwrap());
-    for file in ["files/rules.yaml", "files/dashboards/onespace.json"] {
-        let used = metrics_in(&std::fs::read_to_string(chart().join(file)).unwrap());
-        let unknown: Vec<_> = used.difference(&known).collect();
-        assert!(!used.is_empty() && unknown.is_empty(), "{file}: {unknown:?}");
-    }
+fn images_are_named_by_their_digests_where_these_are_given() {
+    let image = |objects: &[Value], kind: &str, name: &str, container: usize| {
+        let object = named(objects, kind, name).unwrap();
+        containers(object)[container]["image"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let minimal = rendered("minimal", &[]).unwrap();
+    let by_tag = "registry.example.com/onespace/onespace-operator:0.1.0";
+    assert_eq!(image(&minimal, "Deployment", "onespace-operator", 0), by_tag);
+    assert_eq!(image(&minimal, "Pod", "onespace-test", 0), by_tag);
+    let digest = |letter: &str| format!("sha256:{}", letter.repeat(64));
+    let full = rendered("full", &["--set", "helmTest.enabled=true"]).unwrap();
+    let operator = format!("registry.example.com/onespace/operator@{}", digest("a"));
+    assert_eq!(image(&full, "Deployment", "onespace-operator", 0), operator);
+    assert_eq!(image(&full, "Pod", "onespace-test", 0), operator);
+    let agent = format!("registry.example.com/onespace/agent@{}", digest("b"));
+    assert_eq!(image(&full, "DaemonSet", "onespace-node-agent-disks", 1), agent);
+}
 
-    let rules = std::fs::read_to_string(chart().join("files/rules.yaml")).unwrap();
-    let mut alerts = BTreeSet::new();
-    for group in objects(&rules)[0]["groups"].as_array().unwrap() {
-        for rule in group["rules"].as_array().unwrap() {
-            let alert = rule["alert"].as_str().unwrap();
-            assert_eq!(rule["annotations"]["runbook_url"], format!("RUNBOOKS/{alert}.md"));
-            alerts.insert(format!("{alert}.md"));
+#[test]
+fn agents_read_the_node_and_write_their_own_folder_with_one_capability() {
+    for object in rendered("full", &[]).unwrap() {
+        if object["kind"] != "DaemonSet" {
+            continue;
+        }
+        let spec = &object["spec"]["template"]["spec"];
+        assert_eq!(spec["automountServiceAccountToken"], false);
+        assert_eq!(
+            spec["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        for container in containers(&object) {
+            let security = &container["securityContext"];
+            let is_agent = container["name"] == "agent";
+            assert!(security["privileged"].is_null(), "{container}");
+            assert_eq!(security["allowPrivilegeEscalation"], false, "{container}");
+            assert_eq!(security["readOnlyRootFilesystem"], true, "{container}");
+            assert_eq!(security["capabilities"]["drop"], json!(["ALL"]), "{container}");
+            let add = if is_agent {
+                json!(["DAC_READ_SEARCH"])
+            } else {
+                Value::Null
+            };
+            assert_eq!(security["capabilities"]["add"], add, "{container}");
+        }
+        let volumes = spec["volumes"].as_array().unwrap();
+        let of_node = volumes.iter().filter(|volume| volume["hostPath"].is_object());
+        let of_node: Vec<&str> = of_node.map(|volume| volume["name"].as_str().unwrap()).collect();
+        assert_eq!(of_node, ["swift", "devices", "state"]);
+        for container in containers(&object) {
+            for mount in container["volumeMounts"].as_array().unwrap() {
+                let may_write = mount["name"] == "state" || mount["name"] == "tmp";
+                assert_eq!(mount["readOnly"] == true, !may_write, "{mount}");
+            }
         }
     }
-    let runbooks = std::fs::read_dir(workspace().join("docs/runbooks")).unwrap();
-    let runbooks: BTreeSet<String> = runbooks
-        .map(|file| file.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
-    assert_eq!(alerts, runbooks);
 }
 
 #[test]
-fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
-    for (command, file) in [
-        ("check", chart().join("files/rules.yaml")),
-        ("test", workspace().join("e2e/tests/rules.yaml")),
+fn the_internal_endpoint_is_there_before_the_agent_and_until_after_it() {
+    let minimal = rendered("minimal", &[]).unwrap();
+    let set = named(&minimal, "DaemonSet", "onespace-node-agent-default").unwrap();
+    let first = &set["spec"]["template"]["spec"]["initContainers"][0];
+    assert_eq!(
+        (&first["name"], &first["restartPolicy"]),
+        (&json!("internal-endpoint"), &json!("Always"))
+    );
+}
+
+#[test]
+fn a_drained_node_takes_one_replica_of_the_operator_at_a_time() {
+    let minimal = rendered("minimal", &[]).unwrap();
+    let budget = &named(&minimal, "PodDisruptionBudget", "onespace-operator").unwrap()["spec"];
+    let deployment = &named(&minimal, "Deployment", "onespace-operator").unwrap()["spec"];
+    assert_eq!(budget["maxUnavailable"], 1);
+    assert_eq!(budget["selector"], deployment["selector"]);
+    assert_eq!(deployment["replicas"], 2);
+    let full = rendered("full", &[]).unwrap();
+    assert!(named(&full, "PodDisruptionBudget", "onespace-operator").is_err());
+}
+
+#[test]
+fn nothing_is_let_in_but_metrics_and_the_operator_where_it_asks() {
+    let minimal = rendered("minimal", &[]).unwrap();
+    let selector = |kind: &str, name: &str| {
+        let object = named(&minimal, kind, name).unwrap();
+        object["spec"]["selector"]["matchLabels"].clone()
+    };
+    let operator = selector("Deployment", "onespace-operator");
+    let mut agents = selector("DaemonSet", "onespace-node-agent-default");
+    agents.as_object_mut().unwrap().remove("onespace.dev/pool");
+    let port = |port: u16| json!([{"port": port, "protocol": "TCP"}]);
+    for (name, selected, ingress) in [
+        ("onespace-operator", &operator, json!([{"ports": port(9182)}])),
+        (
+            "onespace-node-agent",
+            &agents,
+            json!([
+                {"ports": port(9180)},
+                {"ports": port(9181), "from": [{"podSelector": {"matchLabels": operator}}]},
+            ]),
+        ),
     ] {
-        let output = run(
-            Path::new("promtool"),
-            &[command, "rules", &file.display().to_string()],
-            "",
-        )
-        .unwrap();
-        assert!(
-            output.status.success(),
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let spec = &named(&minimal, "NetworkPolicy", name).unwrap()["spec"];
+        assert_eq!(&spec["podSelector"]["matchLabels"], selected, "{name}");
+        assert_eq!(spec["policyTypes"], json!(["Ingress"]));
+        assert_eq!(spec["ingress"], ingress, "{name}");
     }
+    let full = rendered("full", &[]).unwrap();
+    assert!(!full.iter().any(|object| object["kind"] == "NetworkPolicy"));
 }
 
 #[tokio::test]
@@ -248,19 +349,30 @@ async fn an_api_server_takes_all_of_it_and_the_operator_needs_no_privilege() {
         assert!(output.status.success(), "kubectl {}: {said}", arguments.join(" "));
         said
     };
+    // Those of prometheus-operator, as its Go module has them.
+    for kind in ["podmonitors", "servicemonitors", "prometheusrules"] {
+        let crd = tool(&format!("share/monitoring.coreos.com_{kind}.yaml")).unwrap();
+        let crd = objects(&std::fs::read_to_string(crd).unwrap()).unwrap();
+        kubernetes.install_crd(&crd[0]).await.unwrap();
+    }
     for name in [NAMESPACE, "photos", "films"] {
         kubectl(&["create", "namespace", name], "");
     }
+    // A controller makes it in every namespace; there is none here.
+    kubectl(
+        &["create", "serviceaccount", "default", "--namespace", NAMESPACE],
+        "",
+    );
     let warn = "pod-security.kubernetes.io/warn=restricted";
     kubectl(&["label", "namespace", NAMESPACE, warn], "");
-    for values in values() {
-        let objects = objects(&render_with(&values).unwrap());
-        // Its CRDs are not on this server.
-        let objects = objects
+    let mut of_prometheus = Vec::new();
+    for values in chart::values().unwrap() {
+        let objects = objects(&render(&["-f", &values.display().to_string()]).unwrap()).unwrap();
+        let kinds = objects
             .iter()
-            .filter(|object| object["apiVersion"] != "monitoring.coreos.com/v1");
-        let list =
-            serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects.collect::<Vec<_>>()});
+            .filter(|object| object["apiVersion"] == "monitoring.coreos.com/v1");
+        of_prometheus.extend(kinds.map(|object| object["kind"].as_str().unwrap().to_owned()));
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         let said = kubectl(
             &[
                 "apply",
@@ -280,4 +392,6 @@ async fn an_api_server_takes_all_of_it_and_the_operator_needs_no_privilege() {
             .collect();
         assert!(others.is_empty(), "{}: {others:?}", values.display());
     }
+    of_prometheus.sort();
+    assert_eq!(of_prometheus, ["PodMonitor", "PrometheusRule", "ServiceMonitor"]);
 }

@@ -44,10 +44,10 @@ async fn a_public_proxy_as_internal_endpoint_pauses_everything_until_it_is_repla
         .await?;
     assert!(agent.stop().await?.success());
 
-    // Nothing listens there; later it does.
-    lab.swift.stop(Server::Internal);
+    // Nothing listens there any more; later it does.
     lab.settings.internal_endpoint = Some(internal);
     let mut agent = lab.agent().await?;
+    lab.swift.stop(Server::Internal);
     lab.user.put("open", "later", NO_HEADERS, "later").await?;
     let report = agent.until_paused("open", "SourceUnavailable").await?;
     assert_eq!(report.held.rows, 0, "{report:?}");
@@ -60,6 +60,33 @@ async fn a_public_proxy_as_internal_endpoint_pauses_everything_until_it_is_repla
         .await?;
     let report = agent.until_done("open").await?;
     assert_eq!(report.held.rows, 0, "{report:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_before_its_endpoint_waits_for_it_and_pauses_nothing() -> Result<()> {
+    let lab = Lab::start().await?;
+    lab.container("photos").await?;
+    lab.put_many("photos", "object-", 3).await?;
+    lab.policies
+        .apply("photos.yaml", &lab.policy("photos", "photos", ""))?;
+    lab.swift.stop(Server::Internal);
+    let mut agent = lab.unready_agent().await?;
+    agent
+        .until("the agent says what it waits for", async |agent| {
+            let (status, said) = agent.health("/readyz").await?;
+            Ok((status == 503 && said.contains("--internal-endpoint")).then_some(()))
+        })
+        .await?;
+    lab.swift.start_again(Server::Internal).await?;
+    agent
+        .until("all objects", async |_| {
+            Ok((lab.remote().len() == 3).then_some(()))
+        })
+        .await?;
+    agent.until_done("photos").await?;
+    assert_eq!(agent.health("/readyz").await?.0, 200);
+    assert!(!agent.said().contains("the mapping pauses"), "{}", agent.said());
     Ok(())
 }
 

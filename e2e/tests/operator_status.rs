@@ -113,7 +113,7 @@ async fn status_follows_the_agents() {
     cluster
         .until("it has heard of the agent", async || {
             let heard = operator
-                .metric(r#"onespace_operator_agents{state="reachable"}"#)
+                .metric(r#"onespace_operator_agents{state="current"}"#)
                 .await?;
             Ok((heard > 0.0).then_some(()))
         })

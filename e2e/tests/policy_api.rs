@@ -724,9 +724,10 @@ async fn status_is_written_apart_and_shown_in_columns() {
         .await
         .unwrap()
         .unwrap();
-    assert!(
-        seen.get("status").is_none(),
-        "nobody but the operator writes status"
+    assert_eq!(
+        seen["status"],
+        json!({"observedGeneration": -1}),
+        "no operator has seen it yet"
     );
     assert_eq!(seen["spec"], policy(&[])["spec"], "nothing is written into spec");
     seen["status"] = json!({

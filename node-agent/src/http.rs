@@ -52,6 +52,10 @@ async fn answer(server: Server, reporter: &Reporter, request: Request<Incoming>)
     match (server, request.method(), path.as_str()) {
         (Server::Health, &Method::GET, "/livez") => text(StatusCode::OK, "alive\n"),
         (Server::Health, &Method::GET, "/readyz") if reporter.is_ready() => text(StatusCode::OK, "ready\n"),
+        (Server::Health, &Method::GET, "/readyz") if reporter.waits_for_endpoint() => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the internal endpoint takes no connections yet; start what --internal-endpoint names\n",
+        ),
         (Server::Health, &Method::GET, "/readyz") => text(
             StatusCode::SERVICE_UNAVAILABLE,
             "no set of mappings is loaded; /status on the status address says why\n",

@@ -8,6 +8,7 @@ pub mod databases;
 mod delete;
 mod disks;
 mod dynamic;
+pub mod endpoint;
 pub mod files;
 mod forgotten;
 pub mod http;

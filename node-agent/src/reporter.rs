@@ -56,6 +56,12 @@ impl Reporter {
         self.running.borrow().loaded
     }
 
+    /// Whether nothing was begun yet because the internal endpoint is not up.
+    #[must_use]
+    pub fn waits_for_endpoint(&self) -> bool {
+        self.running.borrow().waits_for_endpoint
+    }
+
     /// What configuration runs, and what of it does not.
     #[must_use]
     pub fn config(&self) -> ConfigReport {

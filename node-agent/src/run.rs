@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::endpoint;
 use crate::files::Folders;
 use crate::http::{self, Server};
 use crate::local_databases::{LocalDatabases, Place};
@@ -26,7 +27,7 @@ use crate::swift_nodes::SwiftNodes;
 use crate::turnstile::Turnstile;
 use crate::work::Limits;
 
-/// With `--once`: how long a paused mapping, or a database that cannot be read, is waited for.
+/// With `--once`: how long the internal endpoint, a paused mapping, or a database that cannot be read, is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the agent ended.
@@ -118,7 +119,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
             credentials,
         },
         databases,
-        source,
+        source: source.clone(),
         state,
         turnstile: Turnstile::new(workers),
         clock: SystemClock,
@@ -130,7 +131,8 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         deny,
         running,
     };
-    let mut supervisor = tokio::spawn(supervisor.run(cancel.clone()));
+    let patience = if once { PATIENCE } else { endpoint::PATIENCE };
+    let mut supervisor = tokio::spawn(start(supervisor, source, patience, cancel.clone()));
     let result = tokio::select! {
         result = &mut supervisor => result.context("the agent's supervisor ended").map(|()| Ended::Done),
         () = shutdown::signalled() => {
@@ -148,6 +150,39 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     }
     servers.shutdown().await;
     result
+}
+
+/// Runs the supervisor once the internal endpoint is up.
+async fn start(
+    supervisor: Supervisor<LocalDatabases, SwiftSource, SystemClock>,
+    source: Arc<SwiftSource>,
+    patience: Duration,
+    cancel: CancellationToken,
+) {
+    if !source.takes_connections().await {
+        let wait = |waits| {
+            supervisor
+                .running
+                .send_modify(|running| running.waits_for_endpoint = waits);
+        };
+        tracing::info!(
+            endpoint = source.endpoint(),
+            "the internal endpoint takes no connections yet: waiting for it"
+        );
+        wait(true);
+        let is_up = tokio::select! {
+            is_up = endpoint::until_up(patience, || source.takes_connections()) => is_up,
+            () = cancel.cancelled() => return,
+        };
+        wait(false);
+        if !is_up {
+            tracing::warn!(
+                endpoint = source.endpoint(),
+                "the internal endpoint takes no connections: start it"
+            );
+        }
+    }
+    supervisor.run(cancel).await;
 }
 
 fn is_loopback(address: IpAddr) -> bool {

@@ -46,6 +46,8 @@ pub struct Running {
     pub config: ConfigReport,
     /// A set was loaded.
     pub loaded: bool,
+    /// Nothing was begun yet: the internal endpoint is not up.
+    pub waits_for_endpoint: bool,
     /// The latest report of each mapping.
     pub mappings: BTreeMap<MappingId, Entry>,
 }

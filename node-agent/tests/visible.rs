@@ -35,6 +35,7 @@ fn shown(handle: &Handle) -> (RunState, Option<String>, String) {
     let running = Running {
         config: ConfigReport::default(),
         loaded: true,
+        waits_for_endpoint: false,
         mappings: BTreeMap::from([(mapping().id, entry)]),
     };
     let (_sender, running) = watch::channel(running);

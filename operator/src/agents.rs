@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onespace_core::status::AgentView;
+use onespace_core::status::{AgentView, silent};
 
 use crate::ask::Update;
 use crate::metrics::Metrics;
@@ -87,10 +87,18 @@ impl Agents {
         self.views.values()
     }
 
-    /// Counts them in the metrics, by whether they answer.
-    pub fn count(&self, metrics: &Metrics) {
-        let reachable = self.views().filter(|view| view.reachable).count();
-        for (state, count) in [("reachable", reachable), ("silent", self.views.len() - reachable)] {
+    /// Counts them in the metrics, by whether they answer and run this revision of the files. Nothing is known of those of
+    /// whom nothing was heard yet.
+    pub fn count(&self, metrics: &Metrics, revision: Option<&str>) {
+        let reachable = self.views().filter(|view| view.reachable);
+        let (current, behind): (Vec<_>, Vec<_>) =
+            reachable.partition(|view| Some(view.config_revision.as_str()) == revision);
+        let silent = silent(self.views());
+        for (state, count) in [
+            ("current", current.len()),
+            ("behind", behind.len()),
+            ("silent", silent),
+        ] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             metrics.agents.with_label_values(&[state]).set(count);
         }
@@ -123,6 +131,35 @@ mod tests {
         assert!(!agents.take(update(Err("silence")), 4));
         assert!(agents.views().all(|view| !view.reachable && view.as_of == 2));
         assert!(agents.take(update(Ok(Report::default())), 5));
+    }
+
+    #[test]
+    fn agents_are_counted_by_whether_they_run_the_newest_files() {
+        let mut agents = Agents::default();
+        let with = |revision: &str| {
+            let mut report = Report::default();
+            report.config.revision = revision.to_owned();
+            report
+        };
+        for (agent, answer) in [
+            ("a", Ok(with("r2"))),
+            ("b", Ok(with("r1"))),
+            ("c", Err("silence")),
+        ] {
+            let update = Update {
+                agent: agent.to_owned(),
+                ..update(answer)
+            };
+            agents.take(update, 1);
+        }
+        let metrics = Metrics::new().unwrap();
+        let counted = |revision| {
+            agents.count(&metrics, revision);
+            ["current", "behind", "silent"].map(|state| metrics.agents.with_label_values(&[state]).get())
+        };
+        assert_eq!(counted(Some("r2")), [1, 1, 1]);
+        assert_eq!(counted(Some("r3")), [0, 2, 1]);
+        assert_eq!(counted(None), [0, 2, 1], "no files yet");
     }
 
     #[test]

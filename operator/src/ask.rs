@@ -174,7 +174,7 @@ async fn page(client: &HttpClient, uri: Uri) -> Result<Report, String> {
 }
 
 /// An error and all that it comes from.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -2,14 +2,19 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use crate::check::Check;
 
 /// Turns SyncPolicies into the files that agents read, and the agents' reports into status.
 ///
 /// It finds the cluster as kubectl does: `KUBECONFIG`, else `~/.kube/config`, else the pod's service account.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "onespace-operator", version)]
+#[command(name = "onespace-operator", version, args_conflicts_with_subcommands = true)]
 pub struct Config {
+    /// Something else than to run the operator.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Namespace of the operator, its files and its agents. Default: that of the kubeconfig or pod. Policies there need
     /// no AccountGrant.
     #[arg(long, env = "ONESPACE_NAMESPACE", value_name = "NAME")]
@@ -57,6 +62,13 @@ pub struct Config {
     /// What is logged, as tracing's directives.
     #[arg(long, env = "ONESPACE_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+}
+
+/// What else the program does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Ask every pod of an installation whether it works.
+    Check(Check),
 }
 
 #[cfg(test)]

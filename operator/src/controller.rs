@@ -24,7 +24,7 @@ use crate::published::{Names, Published};
 use crate::seen::{Effect, Event, Seen, SeenPod};
 use crate::status::Desk;
 use crate::table::{Change, Key};
-use crate::verdicts::{JITTER, Verdicts};
+use crate::verdicts::{JITTER, Verdicts, count_conditions};
 
 /// From the end of a round to the next one: at most one write per file in this time.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
@@ -309,10 +309,12 @@ impl Controller {
     fn report(&mut self) {
         let waited = self.made.since.is_none_or(|since| since.elapsed() > FIRST_WORDS);
         let heard = waited || self.agents.is_complete();
-        self.agents.count(&self.metrics);
+        self.agents.count(&self.metrics, self.made.revision.as_deref());
         self.made
             .verdicts
             .report(&mut self.seen, &self.agents, heard, &self.desk, unix_now());
+        let policies = self.seen.policies.iter();
+        count_conditions(policies.map(|(_, policy)| policy.status.as_ref()), &self.metrics);
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod api;
 pub mod ask;
+pub mod check;
 pub mod config;
 pub mod controller;
 pub mod decide;

@@ -18,6 +18,7 @@ use rcgen::{
 use tokio::sync::watch;
 
 use crate::api::{ApiError, FIELD_MANAGER, within};
+use crate::metrics::Metrics;
 
 /// The Secret with the authority.
 pub const AUTHORITY: &str = "onespace-status-authority";
@@ -56,12 +57,21 @@ pub enum PkiError {
     Incomplete(&'static str),
 }
 
+/// What is there once both Secrets are young.
+pub struct Certificates {
+    /// The operator's own.
+    pub identity: Identity,
+    /// When each Secret is to be made anew.
+    pub renewals: [(&'static str, Timestamp); 2],
+}
+
 /// Keeps both Secrets young while this replica leads, and passes on the operator's own certificate.
 pub async fn keep(
     client: Client,
     namespace: String,
     mut leads: watch::Receiver<bool>,
     identities: watch::Sender<Option<Identity>>,
+    metrics: Metrics,
 ) {
     if leads.wait_for(|leads| *leads).await.is_err() {
         return;
@@ -69,8 +79,12 @@ pub async fn keep(
     // Whoever holds a receiver holds the Lease.
     drop(leads);
     loop {
-        let wait = match identity(&client, &namespace, Timestamp::now()).await {
-            Ok(identity) => {
+        let wait = match certificates(&client, &namespace, Timestamp::now()).await {
+            Ok(Certificates { identity, renewals }) => {
+                for (secret, renewal) in renewals {
+                    let renewals = &metrics.renewals;
+                    renewals.with_label_values(&[secret]).set(renewal.as_second());
+                }
                 identities.send_replace(Some(identity));
                 LOOK_EVERY
             }
@@ -87,7 +101,11 @@ pub async fn keep(
 ///
 /// # Errors
 /// No answer, a refusal, or a broken Secret.
-pub async fn identity(client: &Client, namespace: &str, now: Timestamp) -> Result<Identity, PkiError> {
+pub async fn certificates(
+    client: &Client,
+    namespace: &str,
+    now: Timestamp,
+) -> Result<Certificates, PkiError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let authority = match within(api.get_opt(AUTHORITY)).await? {
         Some(secret) if !is_old(&secret, now) => secret,
@@ -107,21 +125,29 @@ pub async fn identity(client: &Client, namespace: &str, now: Timestamp) -> Resul
     let there = within(api.get_opt(AGENTS)).await?;
     let is_good =
         |secret: &Secret| !is_old(secret, now) && data_of(secret, FILES[0]) == Some(certificate.as_bytes());
-    if !there.as_ref().is_some_and(is_good) {
-        let (own, own_key) = signed(&issuer, AGENT_NAME, ExtendedKeyUsagePurpose::ServerAuth, now)?;
-        let texts = [certificate.to_owned(), own, own_key];
-        put(&api, AGENTS, there, texts, after(now, RENEW_AFTER)).await?;
-    }
+    let agents = match there {
+        Some(secret) if is_good(&secret) => secret,
+        old => {
+            let (own, own_key) = signed(&issuer, AGENT_NAME, ExtendedKeyUsagePurpose::ServerAuth, now)?;
+            let texts = [certificate.to_owned(), own, own_key];
+            put(&api, AGENTS, old, texts, after(now, RENEW_AFTER)).await?
+        }
+    };
     let (own, own_key) = signed(
         &issuer,
         "onespace-operator",
         ExtendedKeyUsagePurpose::ClientAuth,
         now,
     )?;
-    Ok(Identity {
+    let identity = Identity {
         authority: certificate.as_bytes().to_vec(),
         certificate: own.into_bytes(),
         key: own_key.into_bytes(),
+    };
+    let renewal = |secret| renewal(secret).unwrap_or(now);
+    Ok(Certificates {
+        identity,
+        renewals: [(AUTHORITY, renewal(&authority)), (AGENTS, renewal(&agents))],
     })
 }
 
@@ -131,10 +157,13 @@ fn data_of<'a>(secret: &'a Secret, name: &str) -> Option<&'a [u8]> {
 }
 
 fn is_old(secret: &Secret, now: Timestamp) -> bool {
-    let annotations = secret.metadata.annotations.as_ref();
-    let renew = annotations.and_then(|annotations| annotations.get(RENEW));
-    let renew = renew.and_then(|time| time.parse::<Timestamp>().ok());
-    renew.is_none_or(|renew| renew <= now)
+    renewal(secret).is_none_or(|renewal| renewal <= now)
+}
+
+/// When it is to be made anew, as its annotation says.
+fn renewal(secret: &Secret) -> Option<Timestamp> {
+    let annotations = secret.metadata.annotations.as_ref()?;
+    annotations.get(RENEW)?.parse().ok()
 }
 
 /// Writes a Secret in the place of the one that was seen, and of no other.

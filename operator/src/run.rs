@@ -38,6 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// What keeps it from starting; each says what to do.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let Config {
+        command: _,
         namespace,
         watch_namespace,
         listen,
@@ -87,6 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         namespace.clone(),
         leads.clone(),
         identities_in,
+        metrics.clone(),
     ));
     let desk = Arc::new(Desk::default());
     let writer = tokio::spawn(write_all(

@@ -135,7 +135,7 @@ pub async fn write_all(
                 // Gone, or another one of its name: trying again would not help.
                 Err(error) if matches!(error.code(), Some(404 | 409)) => {
                     tracing::info!(namespace = key.0, name = key.1, "status is not taken: {error}");
-                    "refused"
+                    "gone"
                 }
                 // The CRD may be of another version than this program. The others need not wait for that.
                 Err(error) if error.code() == Some(422) => {

@@ -21,6 +21,9 @@ use crate::table::Key;
 /// Turns of writing numbers differ by up to so many seconds.
 pub const JITTER: u64 = 10;
 
+/// Conditions that are counted in the metrics.
+const COUNTED: [&str; 4] = ["Ready", "Stalled", "Degraded", "ObjectiveMet"];
+
 /// The verdicts of the last round.
 #[derive(Debug, Default)]
 pub struct Verdicts(BTreeMap<Key, Verdict>);
@@ -145,6 +148,27 @@ fn is_accepted(status: &SyncPolicyStatus) -> bool {
     accepted(status).is_some_and(|condition| condition.status == ConditionStatus::True)
 }
 
+/// Counts policies by what their statuses say, as they are or are about to be.
+pub fn count_conditions<'a>(statuses: impl Iterator<Item = &'a SyncPolicyStatus>, metrics: &Metrics) {
+    let mut counts: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    for kind in COUNTED {
+        counts.extend(["True", "False", "Unknown"].map(|status| ((kind, status), 0)));
+    }
+    for condition in statuses.flat_map(|status| &status.conditions) {
+        let status = match condition.status {
+            ConditionStatus::True => "True",
+            ConditionStatus::False => "False",
+            ConditionStatus::Unknown => "Unknown",
+        };
+        if let Some(count) = counts.get_mut(&(condition.kind.as_str(), status)) {
+            *count += 1;
+        }
+    }
+    for ((kind, status), count) in counts {
+        metrics.conditions.with_label_values(&[kind, status]).set(count);
+    }
+}
+
 /// Whether a status says of generation and acceptance what another says.
 fn same_verdict(one: &SyncPolicyStatus, other: &SyncPolicyStatus) -> bool {
     let of = |status: &SyncPolicyStatus| {
@@ -159,4 +183,44 @@ fn jitter(key: &Key) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish() % JITTER
+}
+
+#[cfg(test)]
+mod tests {
+    use onespace_crds::Condition;
+
+    use super::*;
+
+    #[test]
+    fn policies_are_counted_by_what_their_conditions_say() {
+        let status = |conditions: &[(&str, ConditionStatus)]| {
+            let condition = |(kind, status): &(&str, ConditionStatus)| Condition {
+                kind: (*kind).to_owned(),
+                status: *status,
+                observed_generation: None,
+                last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                    jiff::Timestamp::now(),
+                ),
+                reason: "Any".to_owned(),
+                message: String::new(),
+            };
+            SyncPolicyStatus {
+                conditions: conditions.iter().map(condition).collect(),
+                ..SyncPolicyStatus::default()
+            }
+        };
+        use ConditionStatus::{False, True};
+        let metrics = Metrics::new().unwrap();
+        let counted = |kind, status| metrics.conditions.with_label_values(&[kind, status]).get();
+        let all = [
+            status(&[("Ready", False), ("Stalled", True), ("Odd", True)]),
+            status(&[("Ready", True), ("Stalled", True)]),
+        ];
+        count_conditions(all.iter(), &metrics);
+        assert_eq!((counted("Stalled", "True"), counted("Ready", "False")), (2, 1));
+        count_conditions(all[1..].iter(), &metrics);
+        assert_eq!((counted("Stalled", "True"), counted("Ready", "False")), (1, 0));
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        assert!(!text.contains("Odd"), "{text}");
+    }
 }

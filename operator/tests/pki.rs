@@ -5,7 +5,7 @@ use http::Response;
 use http_body_util::BodyExt as _;
 use jiff::{Timestamp, ToSpan as _};
 use kube::client::Body;
-use onespace_operator::pki::identity;
+use onespace_operator::pki::{Certificates, certificates};
 use serde_json::{Value, json};
 
 mod api_server;
@@ -54,29 +54,34 @@ async fn certificates_are_made_once_and_made_anew_before_they_end() {
     let mut secrets = Secrets::default();
     let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let mut at = async |days: i64| {
-        let made = identity(&client, "swift", start + (days * 24).hours());
+        let made = certificates(&client, "swift", start + (days * 24).hours());
         let mut made = std::pin::pin!(made);
-        let identity = loop {
+        let Certificates { identity, renewals } = loop {
             tokio::select! {
-                identity = &mut made => break identity.unwrap(),
+                certificates = &mut made => break certificates.unwrap(),
                 () = secrets.answer(&mut server) => {}
             }
         };
         // What the operator holds and what agents mount belong together.
         identity.client().unwrap();
-        (identity.authority, std::mem::take(&mut secrets.writes))
+        let due = renewals.map(|(_, renewal)| (renewal - start).total(jiff::Unit::Hour).unwrap() / 24.0);
+        (identity.authority, std::mem::take(&mut secrets.writes), due)
     };
-    let (first, writes) = at(0).await;
+    let (first, writes, due) = at(0).await;
+    assert_eq!(due, [3000.0, 60.0]);
     assert_eq!(
         writes,
         ["POST onespace-status-authority", "POST onespace-status-tls"]
     );
-    let (second, writes) = at(59).await;
+    let (second, writes, due) = at(59).await;
+    assert_eq!(due, [3000.0, 60.0], "what is there says so, not who looks");
     assert!(writes.is_empty(), "{writes:?}");
     assert!(first == second);
-    let (_, writes) = at(60).await;
+    let (_, writes, due) = at(60).await;
+    assert_eq!(due, [3000.0, 120.0]);
     assert_eq!(writes, ["PATCH onespace-status-tls"]);
-    let (third, writes) = at(3000).await;
+    let (third, writes, due) = at(3000).await;
+    assert_eq!(due, [6000.0, 3060.0]);
     assert_eq!(
         writes,
         ["PATCH onespace-status-authority", "PATCH onespace-status-tls"]
@@ -89,13 +94,16 @@ async fn a_refusal_is_an_error_and_a_broken_authority_says_what_to_do() {
     let (client, mut server) = api_server();
     let now = Timestamp::now();
     let no = refusal(403);
-    let (refused, _) = tokio::join!(identity(&client, "swift", now), answer(&mut server, 403, &no));
+    let (refused, _) = tokio::join!(certificates(&client, "swift", now), answer(&mut server, 403, &no));
     assert!(refused.is_err());
     let later = (now + 24.hours()).to_string();
     let broken = json!({"apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": "onespace-status-authority", "resourceVersion": "1", "annotations": {"onespace.dev/renew-after": later}},
         "data": {"ca.crt": "eA==", "tls.crt": "eA==", "tls.key": "eA=="}});
-    let (refused, _) = tokio::join!(identity(&client, "swift", now), answer(&mut server, 200, &broken));
+    let (refused, _) = tokio::join!(
+        certificates(&client, "swift", now),
+        answer(&mut server, 200, &broken)
+    );
     let message = refused.err().unwrap().to_string();
     assert!(message.contains("delete the Secret"), "{message}");
 }

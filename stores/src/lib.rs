@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod body;
 pub mod egress;
+pub mod metrics_reference;
 pub mod mutual_tls;
 pub mod remote;
 pub mod s3;

@@ -84,13 +84,23 @@ fn accepted(lacking: &[Finding], outdated: &[Finding], sum: &Sum, was_complete: 
             && sum.silent.is_empty()
             && sum.expected.is_none_or(|expected| sum.reporting >= expected)
             && sum.current == sum.reporting);
-    let (ready, reconciling) = readiness(lacking, sum);
+    let (ready, mut reconciling) = readiness(lacking, sum);
+    let stalled = stalled(lacking, sum);
+    // Never both: whoever waits for a policy would not see that a person must act.
+    if stalled.1 == ConditionStatus::True {
+        reconciling = say(
+            "Reconciling",
+            ConditionStatus::False,
+            ConditionReason::Waiting,
+            "",
+        );
+    }
     vec![
         say("Accepted", ConditionStatus::True, ConditionReason::Accepted, ""),
         credentials(lacking, sum),
         ready,
         reconciling,
-        stalled(lacking, sum),
+        stalled,
         initial_sync(complete),
         degraded(lacking, outdated, sum),
     ]

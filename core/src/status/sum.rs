@@ -141,14 +141,11 @@ pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a A
         .filter_map(|agent| agent.mappings.get(id))
         .flat_map(|report| report.ring_nodes.iter().map(String::as_str))
         .collect();
-    let is_out = |agent: &AgentView| {
-        !agent.reachable && !named.is_empty() && !agent.node.split(',').any(|node| named.contains(node))
-    };
     let mut sum = Sum::default();
     let mut ring: BTreeSet<&str> = BTreeSet::new();
     let mut retries: BTreeSet<Option<&str>> = BTreeSet::new();
     let mut running = 0_u32;
-    for agent in agents.into_iter().filter(|agent| !is_out(agent)) {
+    for agent in agents.into_iter().filter(|agent| !is_out(agent, &named)) {
         if let Some(refusal) = agent.refused.get(id)
             && agent.reachable
         {
@@ -178,6 +175,28 @@ pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a A
         sum.handled_retry = Some((*token).to_owned());
     }
     sum
+}
+
+/// How many agents are silent, but for those whose nodes were taken out of every ring.
+#[must_use]
+pub fn silent<'a>(agents: impl Iterator<Item = &'a AgentView> + Clone) -> usize {
+    if agents.clone().all(|agent| agent.reachable) {
+        return 0;
+    }
+    let named: BTreeSet<&str> = agents
+        .clone()
+        .filter(|agent| agent.reachable)
+        .flat_map(|agent| agent.mappings.values())
+        .flat_map(|report| report.ring_nodes.iter().map(String::as_str))
+        .collect();
+    agents
+        .filter(|agent| !agent.reachable && !is_out(agent, &named))
+        .count()
+}
+
+/// Whether an agent is silent because its node was taken out: those that answer name nodes, and it is none of them.
+fn is_out(agent: &AgentView, named: &BTreeSet<&str>) -> bool {
+    !agent.reachable && !named.is_empty() && !agent.node.split(',').any(|node| named.contains(node))
 }
 
 fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64) {

@@ -99,6 +99,7 @@ fn counts_add_and_the_oldest_counts() {
 fn a_silent_agents_last_numbers_stay_and_the_policy_is_degraded() {
     let mut agents = both();
     agents[1].reachable = false;
+    assert_eq!(silent(agents.iter()), 1);
     let status = of(&agents, &SyncPolicyStatus::default());
     assert_eq!(status.progress.clone().unwrap().pending, 6);
     assert_eq!(
@@ -117,9 +118,11 @@ fn a_silent_agent_whose_node_was_taken_out_of_the_ring_is_forgotten() {
     let status = of(&agents, &SyncPolicyStatus::default());
     assert_eq!(said(&status, "Degraded"), (ConditionStatus::False, "Healthy"));
     assert_eq!(status.progress.unwrap().objects, 5);
+    assert_eq!(silent(agents.iter()), 0, "nor is it counted for ever");
 
     // While nobody answers, who knows.
     agents[0].reachable = false;
+    assert_eq!(silent(agents.iter()), 2);
     let status = of(&agents, &SyncPolicyStatus::default());
     assert_eq!(
         said(&status, "Degraded"),

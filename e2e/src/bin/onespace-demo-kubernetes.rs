@@ -75,6 +75,10 @@ async fn show(keep: bool) -> Result<()> {
     site.install(&[]).await?;
     kubectl(&cluster, &format!("get pods -n {NAMESPACE} -o wide")).await?;
 
+    say(&format!("$ helm test onespace --namespace {NAMESPACE} --logs"));
+    let test = ["test", "onespace", "--namespace", NAMESPACE, "--logs"];
+    say(&cluster.helm(&test).await?);
+
     title("A policy and its keys");
     let policy = site.policy("photos");
     let secret = policy.find("AWS_ACCESS_KEY_ID").unwrap_or(policy.len());

@@ -12,6 +12,47 @@ async fn policy_of(site: &Site, name: &str) -> Result<Value> {
     site.cluster.get(&["syncpol", "-n", NAMESPACE, name]).await
 }
 
+async fn helm_test(site: &Site) -> Result<String> {
+    site.cluster
+        .helm(&[
+            "test",
+            "onespace",
+            "--namespace",
+            NAMESPACE,
+            "--logs",
+            "--timeout",
+            "360s",
+        ])
+        .await
+}
+
+pub async fn helm_test_says_what_does_not_work(site: Arc<Site>) -> Result<()> {
+    site.install(&["--set", "helmTest.patienceSeconds=2"]).await?;
+    let scale = async |replicas: &str| {
+        let replicas = format!("--replicas={replicas}");
+        let scale = [
+            "scale",
+            "-n",
+            NAMESPACE,
+            "deployment/onespace-operator",
+            &replicas,
+        ];
+        site.cluster.kubectl(&scale).await
+    };
+    scale("0").await?;
+    let error = helm_test(&site)
+        .await
+        .err()
+        .context("it passed without an operator")?;
+    let pod = ["logs", "-n", NAMESPACE, "onespace-test"];
+    let said = site.cluster.kubectl(&pod).await?;
+    ensure!(said.contains("not well within 2 s"), "{said}\n{error:#}");
+    scale("2").await?;
+    site.install(&[]).await?;
+    helm_test(&site).await?;
+    Ok(())
+}
+
 pub async fn an_installed_chart_copies_what_a_policy_says_and_leaves_policies_and_data_when_it_goes(
     site: Arc<Site>,
 ) -> Result<()> {
@@ -29,6 +70,18 @@ pub async fn an_installed_chart_copies_what_a_policy_says_and_leaves_policies_an
             Ok(has_condition(&policy, "Ready").then_some(()))
         })
         .await?;
+    ensure!(notes.contains("helm test onespace"), "{notes}");
+    let said = helm_test(&site).await?;
+    ensure!(
+        said.contains("2 replicas of the operator, of which one leads; 3 agents"),
+        "{said}"
+    );
+    // Agents started together with their internal endpoints, and none was refused there: that would have been a pause.
+    let logs = site.agents_logs().await?;
+    ensure!(
+        logs.contains("mappings loaded") && !logs.contains("Connection refused"),
+        "{logs}"
+    );
     let table = site.cluster.kubectl(&["get", "syncpol", "-n", NAMESPACE]).await?;
     ensure!(
         table.contains("Sync") && table.contains("AUTH_test/photos") && table.contains("True"),

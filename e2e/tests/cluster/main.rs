@@ -45,6 +45,14 @@ fn trials() -> Vec<Trial> {
             plugin::who_may_view_sees_how_policies_stand_and_who_may_edit_has_all_agents_retry,
         ),
         on_site(
+            "helm_test_says_what_does_not_work",
+            install::helm_test_says_what_does_not_work,
+        ),
+        on_site(
+            "people_may_do_with_policies_what_their_role_in_the_namespace_lets_them",
+            rights::people_may_do_with_policies_what_their_role_in_the_namespace_lets_them,
+        ),
+        on_site(
             "the_operator_uses_every_right_that_it_has_and_is_denied_nothing",
             rights::the_operator_uses_every_right_that_it_has_and_is_denied_nothing,
         ),

@@ -31,7 +31,7 @@ pub use self::network::{CONTROL_PLANE, node_address, on_node};
 pub use self::node::node_name;
 
 /// How long anything may take that takes a second. Generous: the machine may be busy.
-const DEADLINE: Duration = Duration::from_secs(360);
+const DEADLINE: Duration = Duration::from_secs(420);
 
 /// A running cluster. It ends with the program.
 pub struct Cluster {

@@ -45,6 +45,7 @@ pub(super) fn quote_path(name: &str) -> String {
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
     url: Arc<str>,
+    address: Arc<str>,
 }
 
 impl Endpoint {
@@ -67,7 +68,16 @@ impl Endpoint {
         }
         Ok(Self {
             url: format!("http://{authority}{}", uri.path().trim_end_matches('/')).into(),
+            address: match authority.port() {
+                Some(_) => authority.as_str().into(),
+                None => format!("{authority}:80").into(),
+            },
         })
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     pub fn url(&self) -> &str {

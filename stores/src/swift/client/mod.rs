@@ -87,6 +87,15 @@ impl SwiftSource {
         })
     }
 
+    /// Whether the internal endpoint takes connections. Nothing is asked of it.
+    pub async fn takes_connections(&self) -> bool {
+        let connect = tokio::net::TcpStream::connect(self.endpoint.address());
+        matches!(
+            tokio::time::timeout(self.http.timeouts.connect, connect).await,
+            Ok(Ok(_))
+        )
+    }
+
     /// The internal endpoint's URL, without user information.
     #[must_use]
     pub fn endpoint(&self) -> &str {
