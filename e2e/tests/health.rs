@@ -159,7 +159,11 @@ fn kubectl_flux_and_argo_cd_see_how_a_policy_is() {
     let leaving = {
         let sum = sum("a1", GENERATION, &all(|_| {}));
         let before = SyncPolicyStatus::default();
-        let mut held = status(GENERATION, None, Standing::WHOLE, &sum, &before, NOW);
+        let whole = Standing::Accepted {
+            lacking: &[],
+            outdated: &[],
+        };
+        let mut held = status(GENERATION, None, whole, &sum, &before, NOW);
         tell_of_hold(&mut held, &before, "uid-1", NOW);
         let mut leaving = policy(&held);
         leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

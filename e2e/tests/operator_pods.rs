@@ -122,7 +122,11 @@ async fn agents_in_pods_are_asked_with_certificates_and_told_of_new_files_until_
     };
     cluster
         .until("the event", async || {
-            Ok((reasons().await? == [json!("FirstPassComplete")]).then_some(()))
+            let reasons = reasons().await?;
+            let told = reasons.iter().filter(|reason| *reason == "FirstPassComplete");
+            // On a busy machine there may be others: of an agent that did not answer for a while.
+            anyhow::ensure!(told.count() == 1, "{reasons:?}");
+            Ok(Some(()))
         })
         .await
         .unwrap();

@@ -136,6 +136,8 @@ mod tests {
     #[test]
     fn agents_are_counted_by_whether_they_run_the_newest_files() {
         let mut agents = Agents::default();
+        let asked = ["a", "b", "c"].map(|agent| (agent.to_owned(), format!("http://{agent}")));
+        agents.expect(&BTreeMap::from(asked));
         let with = |revision: &str| {
             let mut report = Report::default();
             report.config.revision = revision.to_owned();
