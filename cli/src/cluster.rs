@@ -7,6 +7,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams}
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Error};
 use onespace_crds::SyncPolicy;
+use onespace_stores::causes::causes;
 use serde_json::json;
 
 use crate::place::ClusterArgs;
@@ -113,7 +114,7 @@ impl Cluster {
             context: context.clone(),
             ..KubeConfigOptions::default()
         };
-        let unknown = |error: &dyn std::error::Error| ClusterError::Unknown(causes(error));
+        let unknown = |error: &(dyn std::error::Error + 'static)| ClusterError::Unknown(causes(error));
         let config = match (kubeconfig, context) {
             (Some(file), _) => {
                 let kubeconfig = Kubeconfig::read_from(file).map_err(|error| unknown(&error))?;
@@ -291,20 +292,6 @@ fn explain(
             message: status.message.clone(),
         },
     }
-}
-
-/// An error and all that it comes from.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(&format!(": {more}"));
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

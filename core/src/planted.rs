@@ -8,44 +8,24 @@ pub enum Fault {
     WatermarkBeforeDurable,
     /// The time of the newest change is taken for that of the body.
     T3ForT1,
-    /// A body that is older than its row is copied.
-    StaleBody,
-    /// A 404 without proof counts as gone.
-    BareAbsence,
-    /// Work on one name does not wait for earlier work on it.
-    NoOrderPerName,
-    /// Tombstones of the reconciler and of releases delete at the remote.
-    OffsetTombstones,
-    /// A tombstone acts although the name is alive under another storage policy.
-    OtherPolicyForgotten,
     /// An object that is neither marked nor adopted is deleted.
     UnmarkedDeleted,
     /// A copy with the mark of another source counts as ours.
     ForeignMark,
     /// A copy that is newer than what Swift answered is overwritten.
     NewerOverwritten,
-    /// A row that finds no place in the full set is dropped.
-    DroppedWhenFull,
     /// A row at which the remote failed is given up.
     PauseGivesUp,
-    /// Progress belongs to a path, not to a database.
-    ProgressByPath,
     /// A database that was restored from a backup is taken for the one that it was.
     RestoredUnnoticed,
     /// A row that has to wait is not recorded.
     HeldForgotten,
-    /// A held tombstone takes the place of the live row of its name that waits.
-    TombstoneForLiveRow,
     /// Rows of other agents count as verified unseen.
     VerifiedUnseen,
     /// Swift is not asked again after a delete.
     NoSecondLook,
     /// A reconciling pass acts on what it finds when a database is first seen.
     FirstPassDeletes,
-    /// A reconciling pass trusts a replica that differs from the others.
-    DifferingReplicaTrusted,
-    /// What Swift has forgotten is deleted though object servers may have it.
-    ForgottenWithoutProof,
     /// A reconciling pass deletes copies that are older than the container.
     FormerContainerDeleted,
     /// A reconciling pass deletes objects without a mark.
@@ -58,28 +38,18 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 15] = [
         Self::WatermarkBeforeDurable,
         Self::T3ForT1,
-        Self::StaleBody,
-        Self::BareAbsence,
-        Self::NoOrderPerName,
-        Self::OffsetTombstones,
-        Self::OtherPolicyForgotten,
         Self::UnmarkedDeleted,
         Self::ForeignMark,
         Self::NewerOverwritten,
-        Self::DroppedWhenFull,
         Self::PauseGivesUp,
-        Self::ProgressByPath,
         Self::RestoredUnnoticed,
         Self::HeldForgotten,
-        Self::TombstoneForLiveRow,
         Self::VerifiedUnseen,
         Self::NoSecondLook,
         Self::FirstPassDeletes,
-        Self::DifferingReplicaTrusted,
-        Self::ForgottenWithoutProof,
         Self::FormerContainerDeleted,
         Self::UnmarkedForgotten,
         Self::MassDelete,

@@ -153,8 +153,8 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
     /// # Errors
     /// kubectl's.
     pub async fn agents_logs(&self) -> Result<String> {
-        let agents = "app.kubernetes.io/component=node-agent";
-        let logs = ["logs", "-n", NAMESPACE, "-c", "agent", "--tail=-1", "-l", agents];
+        let agents = format!("{}=node-agent", pods::COMPONENT);
+        let logs = ["logs", "-n", NAMESPACE, "-c", "agent", "--tail=-1", "-l", &agents];
         self.cluster.kubectl(&logs).await
     }
 

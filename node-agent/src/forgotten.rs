@@ -2,7 +2,6 @@
 
 use onespace_core::plan::reconcile::{Facts, Verdict, judge};
 use onespace_core::plan::{Done, Held, Stop};
-use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::HoldReason;
 use onespace_core::row::{Row, RowKind};
 use onespace_core::timestamp::{RowTime, Timestamp};
@@ -85,7 +84,6 @@ impl<S: Source + 'static, R: Remote, C: Clock> Work<S, R, C> {
         match judge(&look, facts) {
             Verdict::Absent if begun => {}
             Verdict::Absent | Verdict::Unmarked | Verdict::Stays => return Ok(Done::LeftAlone.into()),
-            Verdict::Candidate if planted(Fault::ForgottenWithoutProof) => {}
             Verdict::Candidate => {
                 if is_alive(&self.head_newest(&job, None).await?) {
                     return Err(unproven("an object server still answers with it"));

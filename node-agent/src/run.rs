@@ -81,7 +81,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         .transpose()
         .with_context(|| {
             format!(
-                "--deny-swift-nodes: the rings in {} cannot be read",
+                "--deny-swift-nodes: the rings in {} cannot be read; give the folder of swift.conf and the rings with --swift-dir",
                 swift_dir.display()
             )
         })?;

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use onespace_core::report::Report;
+use onespace_stores::causes::causes;
 use onespace_stores::mutual_tls::{self, AgentConnector, Identity, TlsError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -171,15 +172,4 @@ async fn page(client: &HttpClient, uri: Uri) -> Result<Report, String> {
         .await
         .map_err(|error| error.to_string())?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| format!("its answer cannot be read: {error}"))
-}
-
-/// An error and all that it comes from.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

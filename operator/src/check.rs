@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use onespace_stores::causes::causes;
 use tokio::time::Instant;
 
 /// An answer must be there by then.
@@ -176,10 +177,7 @@ async fn get(address: &str, path: &str) -> Result<(u16, String), String> {
         .parse()
         .map_err(|error| format!("{error}"))?;
     let asking = async {
-        let answer = client
-            .get(uri)
-            .await
-            .map_err(|error| crate::ask::causes(&error))?;
+        let answer = client.get(uri).await.map_err(|error| causes(&error))?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), LARGEST).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();

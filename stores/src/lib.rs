@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod causes;
 pub mod egress;
 pub mod metrics_reference;
 pub mod mutual_tls;

@@ -67,7 +67,7 @@ pub fn check_fresh(row: &Row, object: &SwiftObject) -> Result<Times, Stop> {
     check_clear(object)?;
     let data_time = if planted(Fault::T3ForT1) { time } else { data_time };
     let behind = data_time < row.time.data || time < row.time.newest();
-    if behind && !planted(Fault::StaleBody) {
+    if behind {
         return Err(Stop::Hold(Held::new(
             HoldReason::SourceBehind,
             "an object server answered with an older state than the container's row; it is asked again",

@@ -23,7 +23,7 @@ pub enum First {
 /// or the reconciler's. (One of a name that has a live row under another storage policy never comes here.)
 #[must_use]
 pub fn first(row: &Row, propagate: bool) -> First {
-    if !propagate || (row.time.data.offset() != 0 && !planted(Fault::OffsetTombstones)) {
+    if !propagate || row.time.data.offset() != 0 {
         First::Leave
     } else {
         First::Look

@@ -9,7 +9,6 @@ pub mod reconcile;
 pub mod verify;
 pub mod window;
 
-use crate::planted::{Fault, planted};
 use crate::reason::{HoldReason, PauseReason};
 use crate::row::Row;
 use crate::timestamp::Timestamp;
@@ -162,7 +161,6 @@ pub enum Absence {
 pub fn absence(row_time: Timestamp, time: Option<Timestamp>) -> Absence {
     match time {
         Some(time) if time >= row_time => Absence::Proven,
-        _ if planted(Fault::BareAbsence) => Absence::Proven,
         _ => Absence::Unproven,
     }
 }

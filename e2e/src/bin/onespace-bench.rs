@@ -15,7 +15,7 @@ use kube::Client;
 use onespace_e2e::followed::Followed;
 use onespace_e2e::kube::cluster::{Cluster as Nodes, has_condition, inside};
 use onespace_e2e::operator::many::{self, Resident, Writes};
-use onespace_e2e::operator::{Cluster, NAMESPACE};
+use onespace_e2e::operator::{Cluster, NAMESPACE, Operator};
 use onespace_e2e::site::{NODES, Site};
 use onespace_e2e::swift::NO_HEADERS;
 use serde_json::{Value, json};
@@ -99,6 +99,11 @@ async fn until(what: &str, number: impl AsyncFn() -> Result<f64>, least: usize) 
     }
 }
 
+async fn until_accepted(operator: &Operator, policies: usize) -> Result<Instant> {
+    let metric = r#"onespace_operator_policies{reason="Accepted"}"#;
+    until("accepted", async || operator.metric(metric).await, policies).await
+}
+
 async fn operator_alone(policies: usize) -> Result<()> {
     let cluster = Cluster::start().await?;
     let mut operator = cluster.operator("bench", &[])?;
@@ -108,16 +113,7 @@ async fn operator_alone(policies: usize) -> Result<()> {
     let begun = Instant::now();
     many::create(&cluster.kubernetes.client(), 0..policies).await?;
     let last = Instant::now();
-    let accepted = until(
-        "accepted",
-        async || {
-            operator
-                .metric(r#"onespace_operator_policies{reason="Accepted"}"#)
-                .await
-        },
-        policies,
-    )
-    .await?;
+    let accepted = until_accepted(&operator, policies).await?;
     let told = until(
         "told",
         async || {
@@ -153,16 +149,7 @@ async fn operator_alone(policies: usize) -> Result<()> {
     let mut operator = cluster.operator("again", &[])?;
     let begun = Instant::now();
     operator.until_leader().await?;
-    let accepted = until(
-        "accepted",
-        async || {
-            operator
-                .metric(r#"onespace_operator_policies{reason="Accepted"}"#)
-                .await
-        },
-        policies,
-    )
-    .await?;
+    let accepted = until_accepted(&operator, policies).await?;
     println!("first round done after             {:.1?}", accepted - begun);
     memory(operator.pid())?;
     operator.stop().await

@@ -15,8 +15,8 @@ use super::{NAMESPACE, Site};
 use crate::http::{Http, Method};
 use crate::kube::cluster::{node_address, node_name};
 
-/// What selects the agents' pods.
-const AGENTS: &str = "app.kubernetes.io/component=node-agent";
+/// The label of a pod that says what it is.
+pub(super) const COMPONENT: &str = "app.kubernetes.io/component";
 
 impl Site {
     /// A policy of the release's namespace.
@@ -98,22 +98,24 @@ impl Site {
     /// # Errors
     /// No answer.
     pub async fn agent_pod(&self, node: usize) -> Result<Option<Value>> {
-        let on_node = format!("spec.nodeName={}", node_name(node));
-        let pods = self
-            .cluster
-            .get(&[
-                "pods",
-                "-n",
-                NAMESPACE,
-                "-l",
-                AGENTS,
-                "--field-selector",
-                &on_node,
-            ])
-            .await?;
-        let pods = pods["items"].as_array().into_iter().flatten();
-        let mut staying = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-        Ok(staying.next().cloned())
+        let agents = self.pods("node-agent").await?;
+        let mut on_node = agents
+            .into_iter()
+            .filter(|pod| pod["spec"]["nodeName"] == node_name(node));
+        Ok(on_node.next())
+    }
+
+    /// The pods of a component that are not about to go.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn pods(&self, component: &str) -> Result<Vec<Value>> {
+        let label = format!("{COMPONENT}={component}");
+        let mut pods = self.cluster.get(&["pods", "-n", NAMESPACE, "-l", &label]).await?;
+        let pods = pods["items"].as_array_mut().map(std::mem::take);
+        let mut pods = pods.unwrap_or_default();
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        Ok(pods)
     }
 
     /// The pod of the operator that leads.

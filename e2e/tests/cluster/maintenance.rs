@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, ensure};
 use onespace_e2e::kube::cluster::{node_address, node_name};
 use onespace_e2e::site::{NAMESPACE, Site};
 use onespace_e2e::swift::NO_HEADERS;
-use serde_json::Value;
 
 use crate::agents::{put_dozen, until_dozen};
 
@@ -31,25 +30,10 @@ pub async fn a_drained_node_keeps_its_agent_and_the_others_do_the_part_of_one_th
     site.cluster
         .kubectl(&["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data"])
         .await?;
-    let pods = site
-        .cluster
-        .get(&[
-            "pods",
-            "-n",
-            NAMESPACE,
-            "-l",
-            "app.kubernetes.io/component=operator",
-        ])
-        .await?;
-    let here =
-        |pod: &&Value| pod["spec"]["nodeName"] == node && pod["metadata"]["deletionTimestamp"].is_null();
+    let operators = site.pods("operator").await?;
     ensure!(
-        !pods["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|pod| here(&pod)),
-        "{pods}"
+        operators.iter().all(|pod| pod["spec"]["nodeName"] != node),
+        "{operators:?}"
     );
     let after = site.agent_pod(1).await?.context("its agent was drained, too")?;
     ensure!(before["metadata"]["uid"] == after["metadata"]["uid"]);

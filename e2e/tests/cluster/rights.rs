@@ -130,20 +130,9 @@ pub async fn the_operator_may_change_its_own_annotations_of_pods_and_nothing_els
     site: Arc<Site>,
 ) -> Result<()> {
     site.install_anew(&[]).await?;
-    let pods = site
-        .cluster
-        .get(&[
-            "pods",
-            "-n",
-            NAMESPACE,
-            "-l",
-            "app.kubernetes.io/component=node-agent",
-        ])
-        .await?;
-    let pod = pods
-        .pointer("/items/0/metadata/name")
-        .and_then(Value::as_str)
-        .context("no agent's pod")?;
+    let agents = site.pods("node-agent").await?;
+    let pod = agents.first().context("no agent's pod")?;
+    let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
     let as_operator = async |change: &[&str]| {
         let all = [&["--as", ACCOUNT, "-n", NAMESPACE], change].concat();
         site.cluster.kubectl(&all).await

@@ -21,36 +21,27 @@ pub async fn uninstalling_leaves_policies_and_copies_and_nothing_that_cannot_be_
     let archive = site.policy("held").replace("mode: Sync", "mode: Archive");
     site.cluster.apply_text(&archive).await?;
     let finalizers = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
-    site.cluster
-        .kubectl(&[
+    let put_finalizer = async |name: &str| {
+        let patch = [
             "patch",
             "syncpol",
             "-n",
             NAMESPACE,
-            "held",
+            name,
             "--type=merge",
             "-p",
             &finalizers,
-        ])
-        .await?;
+        ];
+        site.cluster.kubectl(&patch).await
+    };
+    put_finalizer("held").await?;
     let held = ["delete", "syncpol", "-n", NAMESPACE, "held", "--wait=false"];
     site.cluster.kubectl(&held).await?;
     site.until_condition("held", "Degraded", "True", "ArchivedDataWouldHide")
         .await?;
     let second = site.policy("kept").replace("mode: Sync", "mode: Archive");
     site.cluster.apply_text(&second).await?;
-    site.cluster
-        .kubectl(&[
-            "patch",
-            "syncpol",
-            "-n",
-            NAMESPACE,
-            "kept",
-            "--type=merge",
-            "-p",
-            &finalizers,
-        ])
-        .await?;
+    put_finalizer("kept").await?;
 
     let uninstall = ["uninstall", "onespace", "--namespace", NAMESPACE, "--wait"];
     site.cluster.helm(&uninstall).await?;

@@ -41,7 +41,6 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         };
         match self.work.state.hold(holding, now, self.work.limits.held).await {
             Ok(Kept::Yes) => End::Held,
-            Ok(Kept::Full) if planted(Fault::DroppedWhenFull) => End::Passed,
             Ok(Kept::Full) => End::Full,
             Err(error) => match from_state(&error) {
                 Stop::Pause(pause) => End::Pause(pause),

@@ -10,7 +10,6 @@ use onespace_core::mapping::Mode;
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::reconcile::{Facts, Names, Verdict, agree, compare, is_mass};
 use onespace_core::plan::{Done, Held, Stop};
-use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::{HoldReason, PassRefusal, PauseReason};
 use onespace_core::row::Row;
 use onespace_core::timestamp::Timestamp;
@@ -248,7 +247,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
             Held::new(HoldReason::SourceUnproven, message)
         })?;
         let lack = self.databases.peers_lack(&self.replica, name).await;
-        if !lack && !planted(Fault::DifferingReplicaTrusted) {
+        if !lack {
             return Err(Held::new(
                 HoldReason::SourceUnproven,
                 "not every replica of the container says that it lacks this object; they are asked again",

@@ -2,7 +2,6 @@
 
 use onespace_core::plan::copy::Trust;
 use onespace_core::plan::due_at;
-use onespace_core::planted::{Fault, planted};
 use onespace_core::reason::HoldReason;
 use onespace_core::row::{Row, RowKind};
 use onespace_stores::remote::Remote;
@@ -115,7 +114,6 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
                 _ => None,
             });
         let newest = live.max_by_key(|(time, _)| *time).map(|(_, read)| read);
-        let newest = newest.filter(|_| !planted(Fault::TombstoneForLiveRow));
         newest.or_else(|| rows.iter().find(|read| read.rowid() == entry))
     }
 

@@ -359,7 +359,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
         let alive = rows
             .iter()
             .any(|row| !matches!(row, ReadRow::Row(row) if row.deleted));
-        if alive && !planted(Fault::OtherPolicyForgotten) {
+        if alive {
             return Ok(None);
         }
         let acts = users_tombstone(row, rows);
@@ -381,8 +381,7 @@ impl<D: Databases, S: Source + 'static, R: Remote, C: Clock> Turn<D, S, R, C> {
     pub(crate) fn check_same(&self, id: &str, max_rowid: i64) -> Result<(), TurnError> {
         let restored = max_rowid < self.progress.processed || max_rowid < self.progress.deletes;
         let restored = restored && !planted(Fault::RestoredUnnoticed);
-        let same = id == self.key.database || planted(Fault::ProgressByPath);
-        if same && !restored {
+        if id == self.key.database && !restored {
             Ok(())
         } else {
             Err(TurnError::Replaced)

@@ -139,7 +139,8 @@ impl Followed {
     /// Notes what a look at the file showed.
     pub fn saw(&mut self, signature: Signature, now: Timestamp) {
         // Another file took its place, a backup perhaps, which may have more rows by now than were read of the former one.
-        self.leaving |= self.progress.file != signature.database.0 && !planted(Fault::RestoredUnnoticed);
+        self.leaving |=
+            self.progress.is_of_another(signature.database.0) && !planted(Fault::RestoredUnnoticed);
         self.out_of_sight = false;
         let modified = Timestamp::default().plus(Duration::from_nanos(
             u64::try_from(signature.database.1).unwrap_or(0),

@@ -1,6 +1,7 @@
 //! Opening a mapping's state and its databases: where work goes on, and where it starts over.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -296,24 +297,21 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         let head = self.databases.rows_after(replica, i64::MAX, 1).await?;
         let key = DatabaseKey {
             mapping: self.work.mapping.id.clone(),
-            database: match planted(Fault::ProgressByPath) {
-                true => replica.path.display().to_string(),
-                false => head.id.clone(),
-            },
+            database: head.id.clone(),
             container: replica.container.clone(),
         };
         let now = self.work.now();
         if let Some(progress) = self.work.state.progress(&key).await?
             && self.goes_on(replica, &progress, file, &head).await?
         {
-            self.work.state.is_at(&key, &replica.path).await?;
+            self.work.state.is_at(&key, &replica.path, file).await?;
             if planted(Fault::BudgetRefilled) {
                 self.work.state.begin_window(&key, Window::default()).await?;
             }
             return Ok(self.assigned(replica, key, progress, now).await?);
         }
         let progress = Progress {
-            file,
+            file: NonZeroU64::new(file),
             ..self.beginning(replica, &head, now).await?
         };
         let replaced = self.work.state.at_path(&key, &replica.path).await?;
@@ -376,7 +374,10 @@ impl<D: Databases, S: Source, R: Remote, C: Clock> Opening<D, S, R, C> {
         if planted(Fault::RestoredUnnoticed) {
             return Ok(true);
         }
-        if file != progress.file || head.max_rowid < progress.processed || head.max_rowid < progress.deletes {
+        if progress.is_of_another(file)
+            || head.max_rowid < progress.processed
+            || head.max_rowid < progress.deletes
+        {
             return Ok(false);
         }
         let Some(name) = &progress.processed_name else {

@@ -13,6 +13,7 @@ mod objective;
 mod progress;
 mod reconcile;
 mod seen_deletes;
+mod simulated;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -46,8 +47,8 @@ const BATCH: usize = 256;
 /// How long a record may take. A disk that hangs would keep everyone waiting, and nobody would hear of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the tables look like; a file of another version is refused, never guessed at.
-const SCHEMA_VERSION: i64 = 1;
+/// What the tables look like: a file of an earlier version is brought up to it, one of a later version is refused.
+const SCHEMA_VERSION: i64 = 2;
 
 /// Why the state cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -151,45 +152,6 @@ impl State {
                 places: Arc::new(tokio::sync::Semaphore::new(QUEUE)),
             },
         })
-    }
-
-    /// A state that is kept in memory, on the caller's thread: simulated time stands still while it works.
-    ///
-    /// # Errors
-    /// [`StateError`] when SQLite cannot be used.
-    pub fn in_memory() -> Result<Self, StateError> {
-        let connection = Sql::open_in_memory()?;
-        prepare(&connection, Path::new(":memory:"))?;
-        Ok(Self {
-            worker: Worker::Caller(Arc::new(Mutex::new(connection))),
-        })
-    }
-
-    /// Forgets everything, as a state directory that is lost.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn lose_everything(&self) -> Result<(), StateError> {
-        self.run(|sql| {
-            let tables: Vec<String> = sql
-                .prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'table'")?
-                .query_map([], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
-            for table in tables {
-                sql.execute(&format!("DELETE FROM {table}"), [])?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Takes no more records, as a disk that is full does, or takes them again.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn refuse_records(&self, refuse: bool) -> Result<(), StateError> {
-        self.run(move |sql| sql.connection().pragma_update(None, "query_only", refuse))
-            .await
     }
 
     /// Runs a piece of work in a transaction; returns when it is durable.
@@ -321,6 +283,9 @@ fn prepare(connection: &Sql, path: &Path) -> Result<(), StateError> {
                 objective = objective::SCHEMA,
             ))
             .map_err(in_use),
+        1 => connection
+            .execute_batch(&format!("BEGIN; {FROM_1} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))
+            .map_err(in_use),
         SCHEMA_VERSION => Ok(()),
         found => Err(StateError::Version {
             path: path.to_owned(),
@@ -328,6 +293,9 @@ fn prepare(connection: &Sql, path: &Path) -> Result<(), StateError> {
         }),
     }
 }
+
+/// Version 1 did not know a database's file.
+const FROM_1: &str = "ALTER TABLE progress ADD COLUMN file INTEGER NOT NULL DEFAULT 0;";
 
 const SCHEMA: &str = "
 CREATE TABLE mapping (

@@ -1,11 +1,12 @@
 //! Watermarks, totals and adopted objects.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
 use onespace_core::mapping::{MappingId, Mode};
 use onespace_core::report::Totals;
 use onespace_core::timestamp::Timestamp;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
 use rusqlite::{OptionalExtension, params};
 
 use super::looks::{self, Looks};
@@ -43,8 +44,17 @@ pub struct Progress {
     pub deletes: i64,
     /// When the database was first seen.
     pub seen: Timestamp,
-    /// The inode of its file: a backup that was put back is another one, whatever was written to it since.
-    pub file: u64,
+    /// The inode of its file: a backup that was put back is another one, whatever was written to it since. `None` = not
+    /// known, in a state that an earlier version wrote.
+    pub file: Option<NonZeroU64>,
+}
+
+impl Progress {
+    /// Whether it speaks of another file than that with this inode.
+    #[must_use]
+    pub fn is_of_another(&self, file: u64) -> bool {
+        self.file.is_some_and(|known| known.get() != file)
+    }
 }
 
 /// What is kept of a mapping as a whole.
@@ -197,7 +207,7 @@ impl State {
                         processed_name: row.get(4)?,
                         deletes: row.get(5)?,
                         seen: verified::time(row.get(6)?),
-                        file: from_sql(row.get(7)?),
+                        file: NonZeroU64::new(row.get::<_, i64>(7)?.cast_unsigned()),
                     })
                 },
             )
@@ -206,16 +216,18 @@ impl State {
         .await
     }
 
-    /// Notes where a database is now: what is kept of one that is at none of the known paths is forgotten.
+    /// Notes where a database is now, and which file it is: what is kept of one that is at none of the known paths is
+    /// forgotten.
     ///
     /// # Errors
     /// [`StateError`].
-    pub async fn is_at(&self, key: &DatabaseKey, path: &Path) -> Result<(), StateError> {
+    pub async fn is_at(&self, key: &DatabaseKey, path: &Path, file: u64) -> Result<(), StateError> {
         let (key, path) = (key.clone(), path.to_string_lossy().into_owned());
         self.run(move |sql| {
             sql.execute(
-                "UPDATE progress SET path = ?1 WHERE mapping = ?2 AND db = ?3 AND path <> ?1",
-                params![path, key.mapping.0, key.database],
+                "UPDATE progress SET path = ?1, file = ?2
+                 WHERE mapping = ?3 AND db = ?4 AND (path, file) <> (?1, ?2)",
+                params![path, file.cast_signed(), key.mapping.0, key.database],
             )
             .map(|_| ())
         })
@@ -311,7 +323,7 @@ impl State {
                     processed_name,
                     deletes,
                     as_sql(seen.ticks()),
-                    as_sql(file)
+                    file.map_or(0, NonZeroU64::get).cast_signed()
                 ],
             )?;
             Ok(())

@@ -305,11 +305,56 @@ async fn a_database_that_is_at_another_path_now_is_not_forgotten() {
         .begin(&key("db"), Path::new("/old"), &progress, None)
         .await
         .unwrap();
-    state.is_at(&key("db"), Path::new("/new")).await.unwrap();
+    state.is_at(&key("db"), Path::new("/new"), 0).await.unwrap();
     let (containers, paths) = (["c".to_owned()].into(), [PathBuf::from("/new")].into());
     let mapping = MappingId("m".into());
     state.forget_absent(&mapping, containers, paths).await.unwrap();
     assert_eq!(state.progress(&key("db")).await.unwrap(), Some(progress));
+}
+
+/// Changes the file of a state that was dropped.
+fn meddle(folder: &Path, change: &str) {
+    let connection = rusqlite::Connection::open(folder.join("state.sqlite")).unwrap();
+    // Its thread lets go of the file a moment later.
+    while connection.execute_batch(change).is_err() {
+        std::thread::yield_now();
+    }
+    connection.close().unwrap();
+}
+
+#[tokio::test]
+async fn a_state_of_a_later_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(State::open(folder.path()).unwrap());
+    meddle(folder.path(), "PRAGMA user_version = 1000");
+    let refused = State::open(folder.path());
+    assert!(matches!(refused, Err(StateError::Version { found: 1000, .. })));
+}
+
+#[tokio::test]
+async fn a_state_that_an_earlier_version_wrote_goes_on_and_learns_which_file_a_database_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let progress = Progress {
+        processed: 7,
+        ..Progress::default()
+    };
+    let path = Path::new("/p");
+    let state = State::open(folder.path()).unwrap();
+    state.begin(&key("db"), path, &progress, None).await.unwrap();
+    drop(state);
+    meddle(
+        folder.path(),
+        "ALTER TABLE progress DROP COLUMN file; PRAGMA user_version = 1;",
+    );
+
+    let state = State::open(folder.path()).unwrap();
+    assert_eq!(state.progress(&key("db")).await.unwrap(), Some(progress.clone()));
+    state.is_at(&key("db"), path, u64::MAX).await.unwrap();
+    let expected = Progress {
+        file: std::num::NonZeroU64::new(u64::MAX),
+        ..progress
+    };
+    assert_eq!(state.progress(&key("db")).await.unwrap(), Some(expected));
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use crate::model::{UNGUARDED, name, own_source};
 use crate::world::{SLACK, Shared, World};
 
 /// From an agent's look at its rows to the arrival of its request at the remote it takes no longer than this.
-const UNDER_WAY: Duration = Duration::from_secs(8);
+pub const UNDER_WAY: Duration = Duration::from_secs(8);
 
 /// So many forgotten deletes of one pass need no person.
 const FEW: usize = 9;
@@ -118,9 +118,10 @@ impl Watch {
             || self.lately(prefix, window, now, false) > 2 * max
     }
 
-    /// So many forgotten deletes of one pass wait for a person.
+    /// So many forgotten deletes of one pass wait for a person. Passes begin this far from each other; what one found
+    /// may be worked off when the next one has begun.
     fn is_mass(&self, prefix: &str, age: Duration, now: Timestamp) -> bool {
-        !self.released && self.lately(prefix, age, now, true) > FEW
+        !self.released && self.lately(prefix, age.saturating_sub(UNDER_WAY), now, true) > FEW
     }
 }
 

@@ -50,9 +50,9 @@ pub fn check_write(world: &World, agent: usize, key: &str, headers: &RemoteHeade
         let at = |ticks| (name(key).to_owned(), ticks);
         let old = shared.remote.objects.get(key);
         let old_mark = old.and_then(|old| Mark::read(&old.object.headers.metadata));
-        let is_foreign = matches!(&old_mark, Some(Ok(old)) if old.source != own_source(key));
         let guarded = shared.remote.put_if_absent && shared.remote.put_if_match;
         let unguarded = old.is_some_and(|old| !guarded && world.now().duration_since(old.since) < UNGUARDED);
+        let is_foreign = !unguarded && matches!(&old_mark, Some(Ok(old)) if old.source != own_source(key));
         let is_older = match (old, old_mark) {
             _ if unguarded => false,
             (Some(_), Some(Ok(old))) => (old.data_time, old.time) > (mark.data_time, mark.time),

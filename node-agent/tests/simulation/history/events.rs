@@ -176,14 +176,20 @@ impl History {
         self.kill_for(node, time).await;
     }
 
-    /// An agent is away for longer than Swift keeps tombstones, while users may delete everything. It may come back with
-    /// an empty disk.
+    /// An agent, or all of them, are away for longer than Swift keeps tombstones, while users may delete everything. They
+    /// may come back with empty disks.
     async fn leave(&mut self) {
-        let node = self.node();
-        let time = Duration::from_millis(20_000 + self.dice.roll(20_000));
-        self.kill_for(node, time).await;
-        if self.dice.percent(25) {
-            self.empty(node).await;
+        let all = self.dice.percent(40);
+        let nodes = match self.node() {
+            _ if all => 0..self.agents.len(),
+            node => node..node + 1,
+        };
+        for node in nodes {
+            let time = Duration::from_millis(20_000 + self.dice.roll(20_000));
+            self.kill_for(node, time).await;
+            if self.dice.percent(40) {
+                self.empty(node).await;
+            }
         }
         if self.mixture.sweeps && self.dice.percent(60) {
             self.sweep();

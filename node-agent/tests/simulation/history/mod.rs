@@ -12,6 +12,7 @@ use onespace_core::timestamp::Timestamp;
 use onespace_node_agent::work::Limits;
 
 use crate::agent::{Agent, leave};
+use crate::deletes::UNDER_WAY;
 use crate::dice::Dice;
 use crate::model::{self, Leave};
 use crate::world::{Trouble, World, beginning};
@@ -157,10 +158,9 @@ impl History {
         {
             // Who is away stays away until Swift has forgotten everything.
             tokio::time::sleep(age + Duration::from_secs(10)).await;
-            let now = self.world.now();
-            for index in 0..self.agents.len() {
-                self.world.shared().swift.reclaim(index, &self.names, now);
-            }
+            self.reclaim();
+            // Nothing that they do from now on was begun while there were tombstones.
+            tokio::time::sleep(UNDER_WAY).await;
         }
         let mut stays_dead = self.mixture.an_agent_stays_dead && self.agents.len() > 1;
         for agent in self.agents.iter_mut().filter(|agent| agent.tasks.is_empty()) {
@@ -168,6 +168,14 @@ impl History {
                 continue;
             }
             agent.start(&self.world, &self.mappings, self.limits);
+        }
+    }
+
+    /// Swift forgets what is old enough.
+    fn reclaim(&self) {
+        let now = self.world.now();
+        for index in 0..self.agents.len() {
+            self.world.shared().swift.reclaim(index, &self.names, now);
         }
     }
 
@@ -216,6 +224,7 @@ impl History {
                 format!("round {round}, {requests} requests so far, different: {different:?}")
             });
             tokio::time::sleep(Duration::from_secs(3)).await;
+            self.reclaim();
             // What a stranger wrote stays held.
             let verified = |report: &MappingReport| report.verify.rows <= report.held.of_others;
             let idle = reports().all(|report| report.idle && verified(&report));

@@ -1,6 +1,5 @@
 //! Plain HTTP/1.1 with pooled connections. Redirects are never followed: whatever they are, they are no answer of Swift.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{SetupError, Timeouts};
+use crate::causes::{causes, chain};
 
 /// An object may have 90 metadata, and Swift's own come on top.
 const MAX_HEADERS: usize = 1000;
@@ -154,16 +154,9 @@ impl Http {
 }
 
 fn no_answer(error: &hyper_util::client::legacy::Error) -> NoAnswer {
-    let mut text = error.to_string();
-    let mut not_http = false;
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        not_http |= error
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(hyper::Error::is_parse);
-        cause = error.source();
-    }
+    let is_parse = |cause: &hyper::Error| cause.is_parse();
+    let not_http = chain(error).any(|cause| cause.downcast_ref().is_some_and(is_parse));
+    let text = causes(error);
     if not_http {
         NoAnswer::NotHttp(text)
     } else {
