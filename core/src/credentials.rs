@@ -76,6 +76,16 @@ impl Credentials {
         }
     }
 
+    /// Whether the other differs in its S3 keys at most: the same login at the proxy.
+    #[must_use]
+    pub fn is_same_but_for_keys(&self, other: &Self) -> bool {
+        self.keys().is_some() && other.keys().is_some() && self.has_same_proxy(other)
+    }
+
+    fn has_same_proxy(&self, other: &Self) -> bool {
+        same_option(self.proxy.as_ref(), other.proxy.as_ref(), PasswordLogin::is_same)
+    }
+
     /// Whether the other holds the same: a comparison in memory that shows nothing.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -88,7 +98,7 @@ impl Credentials {
             (Login::Password(one), Login::Password(other)) => one.is_same(other),
             _ => false,
         };
-        logins && same_option(self.proxy.as_ref(), other.proxy.as_ref(), PasswordLogin::is_same)
+        logins && self.has_same_proxy(other)
     }
 }
 

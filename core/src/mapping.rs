@@ -202,6 +202,23 @@ pub struct Mapping {
     pub triggers: Triggers,
 }
 
+impl Mapping {
+    /// Whether work that goes on under the other may go on under this one: they differ in triggers and the policy's
+    /// generation at most.
+    #[must_use]
+    pub fn is_same_work(&self, other: &Self) -> bool {
+        let under_this = Self {
+            triggers: self.triggers.clone(),
+            policy: PolicyRef {
+                generation: self.policy.generation,
+                ..other.policy.clone()
+            },
+            ..other.clone()
+        };
+        *self == under_this
+    }
+}
+
 /// The content of `mappings/NN.json`. Mappings are kept as values: one that does not parse is refused alone.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::mapping_task::Command;
+use crate::mapping_task::{Command, Order};
 use crate::metrics;
 use crate::reporter::{LIMIT, Reporter};
 
-/// A request's body must be there by then, and a command be taken.
+/// A request's body must be there by then, a command be taken, and be carried out.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Longest body of a command.
@@ -105,13 +105,14 @@ async fn retry(reporter: &Reporter, request: Request<Incoming>) -> Response<Full
         Ok(wanted) => wanted,
         Err(refusal) => return refusal,
     };
-    tell(
-        reporter,
-        &id,
-        Command::Retry(object),
-        "held rows are tried again\n",
-    )
-    .await
+    match tell(reporter, &id, Command::Retry(object)).await {
+        Ok(0) => text(StatusCode::ACCEPTED, "nothing of it is held here\n"),
+        Ok(rows) => text(
+            StatusCode::ACCEPTED,
+            &format!("held rows are tried again: {rows}\n"),
+        ),
+        Err(refusal) => refusal,
+    }
 }
 
 #[derive(Deserialize)]
@@ -136,13 +137,14 @@ async fn release_deletes(reporter: &Reporter, request: Request<Incoming>) -> Res
             "another batch of deletes waits now; /status shows its id and size\n",
         );
     }
-    tell(
-        reporter,
-        &id,
-        Command::ReleaseDeletes(batch),
-        "the deletes are carried out\n",
-    )
-    .await
+    match tell(reporter, &id, Command::ReleaseDeletes(batch)).await {
+        Ok(0) => text(
+            StatusCode::NOT_FOUND,
+            "no such batch of deletes waits here; /status shows its id and size, if there is one\n",
+        ),
+        Ok(_) => text(StatusCode::ACCEPTED, "the deletes are carried out\n"),
+        Err(refusal) => refusal,
+    }
 }
 
 /// The command in a request's body.
@@ -158,19 +160,35 @@ async fn read<T: serde::de::DeserializeOwned>(
         .map_err(|error| text(StatusCode::BAD_REQUEST, &format!("not {form}: {error}\n")))
 }
 
-/// Passes a command on to a mapping.
-async fn tell(reporter: &Reporter, id: &str, command: Command, done: &str) -> Response<Full<Bytes>> {
+/// Passes a command on to a mapping, and waits until it is carried out.
+async fn tell(reporter: &Reporter, id: &str, command: Command) -> Result<usize, Response<Full<Bytes>>> {
     let Some(commands) = reporter.commands(id) else {
-        return text(
+        return Err(text(
             StatusCode::NOT_FOUND,
             "no such mapping runs here; /status lists their ids\n",
-        );
+        ));
     };
-    match commands.send_timeout(command, PATIENCE).await {
-        Ok(()) => text(StatusCode::ACCEPTED, done),
-        Err(_) => text(
+    let busy = || {
+        text(
             StatusCode::SERVICE_UNAVAILABLE,
             "the mapping is busy; try again\n",
-        ),
+        )
+    };
+    let (order, obeyed) = Order::new(command);
+    if commands.send_timeout(order, PATIENCE).await.is_err() {
+        return Err(busy());
+    }
+    match tokio::time::timeout(PATIENCE, obeyed).await {
+        Ok(Ok(Ok(count))) => Ok(count),
+        Ok(Ok(Err(error))) => Err(text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("nothing was done: {error}\n"),
+        )),
+        // It ends, and takes orders no more.
+        Ok(Err(_)) => Err(busy()),
+        Err(_) => Err(text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the mapping took the order, but did not carry it out in time; /status shows whether it has\n",
+        )),
     }
 }

@@ -81,7 +81,7 @@ impl Reporter {
 
     /// The commands of a mapping.
     #[must_use]
-    pub fn commands(&self, id: &str) -> Option<tokio::sync::mpsc::Sender<crate::mapping_task::Command>> {
+    pub fn commands(&self, id: &str) -> Option<tokio::sync::mpsc::Sender<crate::mapping_task::Order>> {
         self.running
             .borrow()
             .mappings

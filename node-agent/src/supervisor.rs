@@ -1,4 +1,5 @@
-//! Runs one task for each mapping of the loaded set, and starts it anew when its mapping or its credentials change.
+//! Runs one task for each mapping of the loaded set. What changes in a mapping starts its task anew, but for keys and
+//! triggers: those are handed over, so that no long transfer ends with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use onespace_core::report::{ConfigReport, MappingReport, RunState, rfc3339};
 use onespace_core::select::Selector;
 use onespace_stores::egress::DenyList;
 use onespace_stores::remote::{Capabilities, RemoteError};
-use onespace_stores::s3::{S3Config, S3Remote};
+use onespace_stores::s3::{S3Config, S3Remote, SharedKeys};
 use onespace_stores::source::Source;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,14 +24,18 @@ use crate::claims::Claims;
 use crate::clock::Clock;
 use crate::databases::Databases;
 use crate::files::{FilesError, Folders};
-use crate::mapping_task::{Command, Handle, MappingTask, internal_error};
+use crate::mapping_task::{Command, Handle, MappingTask, Order, internal_error};
 use crate::pace::Limited;
 use crate::state::{State, Uploads};
 use crate::turnstile::Turnstile;
 use crate::work::{Limits, Work};
 
-/// How often the index is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the index, a small file, is looked at: a change is to be in every agent within a second, and most of that is
+/// Kubernetes'.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// When a set that cannot be loaded, and may be large, is read anew.
+const ANEW: Duration = Duration::from_millis(500);
 
 /// How long a task that failed in itself waits before it starts anew, the first time and at most.
 const FIRST_REVIVAL: Duration = Duration::from_secs(1);
@@ -58,7 +63,7 @@ pub struct Entry {
     /// Reports.
     pub reports: watch::Receiver<MappingReport>,
     /// Commands.
-    pub commands: tokio::sync::mpsc::Sender<Command>,
+    pub commands: tokio::sync::mpsc::Sender<Order>,
 }
 
 /// Everything that mappings share.
@@ -83,26 +88,70 @@ pub struct Supervisor<D, S, C> {
     pub running: watch::Sender<Running>,
 }
 
+/// What a task works with.
+type AtS3<S, C> = Work<S, Limited<S3Remote, C>, C>;
+
 struct Active {
     fingerprint: Fingerprint,
     handle: Handle,
+    keys: SharedKeys,
     /// How often its task failed in itself.
     failures: u32,
 }
 
-/// A mapping's task starts anew when one of these changes.
+impl Active {
+    /// Hands over what changed, if the task can go on with it.
+    fn takes_up(&mut self, new: &Fingerprint) -> bool {
+        let renewed = match self.fingerprint.change(new) {
+            Change::Nothing => return true,
+            Change::Handed { renewed } => renewed,
+            Change::Work => return false,
+        };
+        if let Some(keys) = new.credentials.as_ref().and_then(Credentials::keys) {
+            self.keys.replace(keys.into());
+        }
+        let mapping = Box::new(new.mapping.clone());
+        let order = Command::GoOn { mapping, renewed };
+        let taken = self.handle.commands.try_send(order.into()).is_ok();
+        if taken {
+            tracing::info!(mapping = %new.mapping.id.0, renewed, "keys or triggers changed: its work goes on with them");
+            self.fingerprint = new.clone();
+        }
+        taken
+    }
+}
+
+/// What a change of a mapping means for its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// Nothing changed.
+    Nothing,
+    /// It can be handed over: triggers, and keys, if they are `renewed`.
+    Handed { renewed: bool },
+    /// Work under the former one must end.
+    Work,
+}
+
+/// What a task works by.
+#[derive(Clone, Debug)]
 struct Fingerprint {
     mapping: Mapping,
     credentials: Option<Credentials>,
 }
 
 impl Fingerprint {
-    fn is_same(&self, other: &Self) -> bool {
-        let credentials = match (&self.credentials, &other.credentials) {
-            (Some(one), Some(other)) => one.is_same(other),
-            (one, other) => one.is_none() && other.is_none(),
+    fn change(&self, new: &Self) -> Change {
+        let (renewed, handed) = match (&self.credentials, &new.credentials) {
+            (Some(old), Some(new)) => (!old.is_same(new), old.is_same_but_for_keys(new)),
+            (old, new) => (old.is_some() != new.is_some(), false),
         };
-        credentials && self.mapping == other.mapping
+        if !renewed && self.mapping == new.mapping {
+            Change::Nothing
+        } else if (!renewed || handed) && self.mapping.is_same_work(&new.mapping) {
+            Change::Handed { renewed }
+        } else {
+            Change::Work
+        }
     }
 }
 
@@ -127,7 +176,10 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                     ending.retain(|_, task| !task.is_finished());
                     self.apply(&mut active, &mut ending, set);
                 }
-                Err(error) => self.keep_last(&error),
+                Err(error) => {
+                    self.keep_last(&error);
+                    look.reset_after(ANEW);
+                }
             }
             self.revive(&mut active);
         }
@@ -188,10 +240,8 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 credentials: credentials.get(&mapping.target.credential.0).cloned(),
                 mapping,
             };
-            if active
-                .get(&fingerprint.mapping.id)
-                .is_some_and(|running| running.fingerprint.is_same(&fingerprint))
-            {
+            let running = active.get_mut(&fingerprint.mapping.id);
+            if running.is_some_and(|running| running.takes_up(&fingerprint)) {
                 continue;
             }
             let id = fingerprint.mapping.id.clone();
@@ -210,13 +260,14 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 ending.insert(id.clone(), end(running.handle));
             }
             match self.work(&fingerprint.mapping, fingerprint.credentials.as_ref()) {
-                Ok(work) => {
+                Ok((work, keys)) => {
                     let (cancel, previous) = (CancellationToken::new(), ending.remove(&id));
                     let handle =
                         MappingTask::start_after(work, self.databases.clone(), cancel, previous, shown);
                     let running = Active {
                         fingerprint,
                         handle,
+                        keys,
                         failures: 0,
                     };
                     active.insert(id, running);
@@ -246,7 +297,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             .filter(|(_, running)| running.handle.task.is_finished())
         {
             tracing::error!(mapping = %id.0, "its work ended abnormally and starts anew: report this with the log");
-            let Ok(work) = self.work(
+            let Ok((work, keys)) = self.work(
                 &running.fingerprint.mapping,
                 running.fingerprint.credentials.as_ref(),
             ) else {
@@ -256,6 +307,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 .saturating_mul(1 << running.failures.min(10))
                 .min(LAST_REVIVAL);
             running.failures += 1;
+            running.keys = keys;
             let pause = internal_error();
             let shown = MappingReport {
                 state: RunState::Paused,
@@ -282,7 +334,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         &self,
         mapping: &Mapping,
         credentials: Option<&Credentials>,
-    ) -> Result<Work<S, Limited<S3Remote, C>, C>, Refused> {
+    ) -> Result<(AtS3<S, C>, SharedKeys), Refused> {
         let refuse = |reason, message: String| Refused {
             id: mapping.id.clone(),
             reason,
@@ -307,6 +359,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             } => refuse(RefuseReason::AddressDenied, message),
             error => unusable(error.to_string()),
         })?;
+        let keys = remote.keys();
         let remote = remote.with_upload_log(Arc::new(Uploads {
             state: self.state.clone(),
             mapping: mapping.id.clone(),
@@ -315,7 +368,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             .map_err(|error| unusable(format!("limits.{error}")))?;
         let selector = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref())
             .map_err(|error| unusable(error.to_string()))?;
-        Ok(Work {
+        let work = Work {
             mapping: Arc::new(mapping.clone()),
             selector: Arc::new(selector),
             source: self.source.clone(),
@@ -328,7 +381,8 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             limits: self.limits,
             others_allowed: Arc::default(),
             bucket_seen: Arc::default(),
-        })
+        };
+        Ok((work, keys))
     }
 }
 
@@ -361,5 +415,61 @@ fn shown(refused: Refused) -> onespace_core::report::Refused {
         id: refused.id.0,
         reason: refused.reason.to_string(),
         message: refused.message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onespace_core::mapping::Triggers;
+
+    use super::*;
+
+    fn fingerprint(change: impl FnOnce(&mut Mapping), credentials: &str) -> Fingerprint {
+        let mapping = r#"{"id": "1", "startsOver": "1", "policy": {"namespace": "swift", "name": "p", "generation": 1},
+            "state": "Active", "mode": "Sync", "source": {"account": "a", "container": "c"},
+            "target": {"protocol": "S3", "region": "us-east-1", "bucket": "b", "credential": "k", "encryption": {"type": "None"}},
+            "retainLocalSegments": true, "propagateDelete": true, "minSegmentSize": 1}"#;
+        let mut mapping: Mapping = serde_json::from_str(mapping).unwrap();
+        change(&mut mapping);
+        Fingerprint {
+            mapping,
+            credentials: serde_json::from_str(credentials).unwrap(),
+        }
+    }
+
+    #[test]
+    fn keys_and_triggers_are_handed_over_and_all_else_ends_the_work() {
+        let keys = r#"{"accessKeyId": "a", "secretAccessKey": "b"}"#;
+        let others = r#"{"accessKeyId": "a", "secretAccessKey": "c", "sessionToken": "t"}"#;
+        let behind_a_proxy =
+            r#"{"accessKeyId": "a", "secretAccessKey": "b", "proxy": {"username": "u", "password": "p"}}"#;
+        let now = fingerprint(|_| {}, keys);
+        let change = |new: Fingerprint| now.change(&new);
+        let retry = |mapping: &mut Mapping| {
+            mapping.policy.generation = 2;
+            mapping.triggers = Triggers {
+                retry: Some("now".into()),
+                ..Triggers::default()
+            };
+        };
+        assert_eq!(change(fingerprint(|_| {}, keys)), Change::Nothing);
+        assert_eq!(
+            change(fingerprint(|_| {}, others)),
+            Change::Handed { renewed: true }
+        );
+        assert_eq!(
+            change(fingerprint(retry, keys)),
+            Change::Handed { renewed: false }
+        );
+        assert_eq!(
+            change(fingerprint(retry, others)),
+            Change::Handed { renewed: true }
+        );
+        assert_eq!(change(fingerprint(|_| {}, behind_a_proxy)), Change::Work);
+        assert_eq!(change(fingerprint(|_| {}, "null")), Change::Work);
+        let suspend = |mapping: &mut Mapping| mapping.state = MappingState::Suspended;
+        assert_eq!(change(fingerprint(suspend, keys)), Change::Work);
+        let moved = |mapping: &mut Mapping| mapping.target.bucket = "another".into();
+        assert_eq!(change(fingerprint(moved, others)), Change::Work);
     }
 }

@@ -82,7 +82,7 @@ async fn release(handle: &Handle) {
     let batch = batch(handle).unwrap().id;
     handle
         .commands
-        .send(Command::ReleaseDeletes(batch))
+        .send(Command::ReleaseDeletes(batch).into())
         .await
         .unwrap();
 }

@@ -130,7 +130,7 @@ fn delete(world: &World, numbers: std::ops::Range<usize>) {
 
 async fn release(handle: &Handle, batch: &str) {
     let command = Command::ReleaseDeletes(batch.to_owned());
-    handle.commands.send(command).await.unwrap();
+    handle.commands.send(command.into()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -162,7 +162,7 @@ async fn a_shard_that_is_merged_into_another_loses_and_deletes_nothing() {
     settle(&handle).await;
     world.things().put_trouble.clear();
     world.things().databases.remove(&path("c#2"));
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     let report = settle(&handle).await;
     assert_eq!(
         (report.databases.open, report.held.rows, report.pending.rows),
@@ -313,7 +313,7 @@ async fn a_database_whose_disk_hangs_stops_neither_the_others_nor_the_reports() 
     world.put(CONTAINER, "o", "x");
     pass(seconds(60)).await;
     assert_eq!(world.at_remote("o").as_deref(), Some("x"));
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     pass(seconds(1)).await;
     assert_eq!(
         handle.commands.capacity(),

@@ -98,7 +98,7 @@ async fn a_tombstone_under_one_storage_policy_leaves_the_waiting_row_of_another(
     world.insert(CONTAINER, tombstone_row("x", &time.with_offset(1).to_string()));
     assert_eq!(settle(&handle).await.held.rows, 1, "the live row still waits");
     world.things().put_trouble.clear();
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     assert_eq!(settle(&handle).await.held.rows, 0);
     assert_eq!(world.at_remote("x").as_deref(), Some("moved"));
 }
@@ -129,7 +129,7 @@ async fn a_tombstone_that_is_held_itself_does_not_take_the_place_of_another_poli
     };
     world.state.hold(holding, world.clock.now(), 10).await.unwrap();
     world.things().put_trouble.clear();
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     assert_eq!(settle(&handle).await.held.rows, 0);
     assert_eq!(world.at_remote("x").as_deref(), Some("moved"));
 }
@@ -349,7 +349,7 @@ async fn a_full_held_set_stops_the_watermark_without_asking_all_the_time_and_dro
     assert_eq!((report.state, report.held.rows), (RunState::Paused, 3));
     assert_eq!(report.reason.as_deref(), Some("HeldSetFull"));
     world.things().put_trouble.clear();
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     let report = settle(&handle).await;
     for name in names {
         assert_eq!(world.at_remote(name).as_deref(), Some(name));
@@ -442,7 +442,7 @@ async fn a_row_at_which_the_remote_always_breaks_off_does_not_keep_the_rows_behi
         assert!(world.at_remote(&number.to_string()).is_some(), "{number}");
     }
     world.things().put_trouble.clear();
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     settle(&handle).await;
     assert_eq!(world.at_remote("poison").as_deref(), Some("1"));
 }
@@ -581,7 +581,7 @@ async fn a_row_whose_name_cannot_be_read_is_not_forgotten_when_it_is_tried_again
     damaged(&[1]);
     settle(&handle).await;
     for _ in 0..2 {
-        handle.commands.send(Command::Retry(None)).await.unwrap();
+        handle.commands.send(Command::Retry(None).into()).await.unwrap();
         let report = settle(&handle).await;
         assert_eq!(
             (report.held.rows, report.held.latest[0].reason.as_str()),
@@ -589,7 +589,7 @@ async fn a_row_whose_name_cannot_be_read_is_not_forgotten_when_it_is_tried_again
         );
     }
     damaged(&[]);
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     assert_eq!(settle(&handle).await.held.rows, 0);
     assert_eq!(world.at_remote("x").as_deref(), Some("1"));
 }
@@ -711,7 +711,7 @@ async fn history(seed: u64) {
         things.put_trouble.clear();
     }
     pass(seconds(mapping.copy_after + 70)).await;
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     let report = settle(&handle).await;
     let things = world.things();
     for ((_, name), object) in &things.objects {

@@ -141,7 +141,7 @@ async fn a_held_row_counts_as_missed_until_it_is_done_in_time() {
     pass(MINUTE / 4).await;
     assert_eq!(shown(&handle), (2, 1));
     world.things().put_trouble.clear();
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     settle(&handle).await;
     assert_eq!(shown(&handle), (3, 0));
     world.things().put_trouble.insert("003".into(), refused());
@@ -149,7 +149,7 @@ async fn a_held_row_counts_as_missed_until_it_is_done_in_time() {
     pass(2 * HOUR).await;
     assert_eq!(shown(&handle), (0, 1), "as long as it waits");
     world.things().put_trouble.clear();
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     settle(&handle).await;
     assert_eq!(shown(&handle), (0, 0), "the window has passed");
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use onespace_core::reason::PauseReason;
 use onespace_core::report::{RunState, rfc3339};
 use onespace_node_agent::clock::Clock;
+use onespace_node_agent::mapping_task::Command;
 use world::{CONTAINER, World, mapping, pass, paused, settle};
 
 /// Much longer than a turn.
@@ -99,6 +100,43 @@ async fn later_versions_of_an_object_that_is_on_its_way_follow_it_in_their_order
     let report = settle(&handle).await;
     assert_eq!(world.at_remote("huge"), None, "its delete came after it");
     assert_eq!((report.pending.rows, report.held.rows), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_copy_goes_on_while_keys_are_renewed_and_a_retry_is_asked_for() {
+    let world = World::new();
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    slow(&world, "huge", LONG);
+    world.put(CONTAINER, "huge", "h");
+    pass(MINUTE).await;
+    let mut renewed = mapping();
+    renewed.policy.generation += 1;
+    renewed.triggers.retry = Some("today".into());
+    let generation = renewed.policy.generation;
+    let order = Command::GoOn {
+        mapping: Box::new(renewed),
+        renewed: true,
+    };
+    let before = world.things().probes;
+    handle.commands.send(order.into()).await.unwrap();
+    world.put(CONTAINER, "small", "s");
+    pass(MINUTE).await;
+    assert_eq!(world.at_remote("small").as_deref(), Some("s"));
+    assert_eq!(
+        world.things().probes,
+        before + 1,
+        "new keys may be denied what the former were not"
+    );
+    let report = handle.reports.borrow().clone();
+    assert_eq!(report.handled.retry.as_deref(), Some("today"));
+    assert_eq!(report.policy.map(|policy| policy.generation), Some(generation));
+    pass(LONG).await;
+    settle(&handle).await;
+    assert_eq!(world.at_remote("huge").as_deref(), Some("h"));
+    let things = world.things();
+    let sent = things.requests.iter().filter(|request| *request == "PUT huge");
+    assert_eq!(sent.count(), 1, "it was sent once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -409,7 +409,7 @@ async fn a_row_that_a_verifier_cannot_finish_counts_as_unverified_and_stops_noth
     pass(MINUTE).await;
     assert_eq!(nodes[0].at_remote(&names_of(0, 40)[0]).as_deref(), Some("fresh"));
     nodes[0].things().put_trouble.clear();
-    handle.commands.send(Command::Retry(None)).await.unwrap();
+    handle.commands.send(Command::Retry(None).into()).await.unwrap();
     pass(2 * VERIFIED).await;
     assert_eq!(missing(&nodes[0], &names(40)), 0);
     let shown = report(&handle);

@@ -16,7 +16,7 @@ use onespace_core::limits::{Limits as Rates, Window};
 use onespace_core::mapping::{Mapping, MappingState, Mode};
 use onespace_core::reason::PauseReason;
 use onespace_core::report::{ConfigReport, LimitsReport, RunState};
-use onespace_node_agent::mapping_task::Handle;
+use onespace_node_agent::mapping_task::{Command, Handle, Order};
 use onespace_node_agent::metrics;
 use onespace_node_agent::reporter::{LIMIT, Reporter};
 use onespace_node_agent::supervisor::{Entry, Running};
@@ -126,6 +126,26 @@ async fn every_failure_of_swift_or_the_agents_own_disk_is_shown_within_a_second(
     world.state.refuse_records(false).await.unwrap();
     settle(&handle).await;
     assert_eq!(shown(&handle).0, RunState::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_an_order_hears_what_came_of_it() {
+    let (world, handle) = running().await;
+    let obeyed = async |command| {
+        let (order, obeyed) = Order::new(command);
+        handle.commands.send(order).await.unwrap();
+        obeyed.await.unwrap()
+    };
+    let release = || Command::ReleaseDeletes("there is none".into());
+    assert!(matches!(obeyed(release()).await, Ok(0)));
+    assert!(matches!(obeyed(Command::Retry(None)).await, Ok(0)));
+    world.state.refuse_records(true).await.unwrap();
+    for command in [release(), Command::Retry(None)] {
+        let error = obeyed(command).await.unwrap_err().to_string();
+        assert!(error.contains("free space under --state"), "{error}");
+    }
+    world.state.refuse_records(false).await.unwrap();
+    settle(&handle).await;
 }
 
 #[tokio::test(start_paused = true)]

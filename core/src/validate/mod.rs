@@ -4,29 +4,28 @@
 //! schema of the CRD: by the API server, or offline by the command line with the same rules. Here is what a schema
 //! cannot check, the defaults, and the identity of the mapping.
 
+mod bounds;
 mod conflict;
 mod endpoint;
 mod identity;
 mod references;
+mod selection;
 mod unsupported;
 
 use std::fmt;
 
-use onespace_crds::{DeleteBudgetMax, EncryptionType, SyncPolicy, SyncPolicySpec, Toggle};
+use onespace_crds::{EncryptionType, SyncPolicy, SyncPolicySpec, Toggle};
 
 pub use conflict::{Candidate, Clash, Conflict, settle};
 pub use endpoint::Endpoint;
 pub use references::{ConfigMapObject, Reference, Resolved, SecretObject, look_up, resolve};
 
-use crate::budget::BudgetMax;
-use crate::limits::{Limits, Schedule, Window};
 use crate::mapping::{
     ALL_CONTAINERS, CredentialRef, Encryption, Mapping, MappingState, Mode, PolicyRef, Source, Target,
     Triggers,
 };
-use crate::objective::Ratio;
 use crate::reason::PolicyFault;
-use crate::select::{Match, Select, Selector};
+use crate::select::Selector;
 use crate::shard::credential_id;
 
 /// The region that requests are signed for unless the policy names one.
@@ -155,11 +154,13 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
     }
     let delete_budget = delete_budget
         .as_ref()
-        .and_then(|budget| self::delete_budget(budget, &mut findings));
-    let limits = limits.as_ref().map(|limits| self::limits(limits, &mut findings));
+        .and_then(|budget| bounds::delete_budget(budget, &mut findings));
+    let limits = limits
+        .as_ref()
+        .map(|limits| bounds::limits(limits, &mut findings));
     let objective = objective
         .as_ref()
-        .and_then(|objective| self::objective(objective, &mut findings));
+        .and_then(|objective| bounds::objective(objective, &mut findings));
     let triggers = triggers(policy, &mut findings);
     let policy_ref = reference(policy, &mut findings);
 
@@ -220,7 +221,7 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         propagate_delete: propagate_delete.unwrap_or(sync),
         delete_budget,
         exclude: exclude.clone(),
-        select: select.as_ref().map(selection),
+        select: select.as_ref().map(selection::selection),
         min_segment_size: min_segment_size
             .as_ref()
             .map_or(DEFAULT_MIN_SEGMENT_SIZE, onespace_crds::Quantity::bytes),
@@ -241,44 +242,6 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
         }),
         endpoint,
     })
-}
-
-fn limits(limits: &onespace_crds::Limits, findings: &mut Vec<Finding>) -> Limits {
-    let onespace_crds::Limits {
-        bytes_per_second,
-        requests_per_second,
-        windows,
-    } = limits;
-    let bytes =
-        |quantity: &Option<onespace_crds::Quantity>| quantity.as_ref().map(onespace_crds::Quantity::bytes);
-    let window = |window: &onespace_crds::LimitsWindow| {
-        let onespace_crds::LimitsWindow {
-            days,
-            start,
-            end,
-            time_zone,
-            bytes_per_second,
-            requests_per_second,
-        } = window;
-        Window {
-            days: days.clone().unwrap_or_default(),
-            start: start.clone(),
-            end: end.clone(),
-            time_zone: time_zone.clone().unwrap_or_else(|| "UTC".to_owned()),
-            bytes_per_second: bytes(bytes_per_second),
-            requests_per_second: *requests_per_second,
-        }
-    };
-    let limits = Limits {
-        bytes_per_second: bytes(bytes_per_second),
-        requests_per_second: *requests_per_second,
-        windows: windows.iter().flatten().map(window).collect(),
-    };
-    if let Err(error) = Schedule::new(&limits) {
-        let path = format!("spec.limits.{}", error.path);
-        findings.push(Finding::new(path, PolicyFault::Invalid, error.what));
-    }
-    limits
 }
 
 fn toggle(toggle: Option<Toggle>) -> Option<bool> {
@@ -306,82 +269,6 @@ fn requires(mapping: &Mapping) -> Vec<String> {
         .filter(|(_, wanted)| *wanted)
         .map(|(feature, _)| feature.to_owned())
         .collect()
-}
-
-/// An hour, unless the policy says otherwise.
-const BUDGET_WINDOW: u64 = 3600;
-
-fn delete_budget(
-    budget: &onespace_crds::DeleteBudget,
-    findings: &mut Vec<Finding>,
-) -> Option<crate::budget::DeleteBudget> {
-    let onespace_crds::DeleteBudget { max, window } = budget;
-    let max = match max {
-        DeleteBudgetMax::Count(rows) => Ok(BudgetMax::Rows((*rows).into())),
-        DeleteBudgetMax::Text(text) => BudgetMax::parse(text),
-    };
-    let mut refuse = |field: &str, message: String| {
-        findings.push(Finding::new(
-            format!("spec.deleteBudget.{field}"),
-            PolicyFault::Invalid,
-            message,
-        ));
-    };
-    let window = window
-        .as_ref()
-        .map_or(BUDGET_WINDOW, onespace_crds::Duration::seconds);
-    if window == 0 {
-        refuse(
-            "window",
-            "a window of no time limits nothing: give one, like 1h".to_owned(),
-        );
-    }
-    match max {
-        Ok(max) => Some(crate::budget::DeleteBudget { max, window }),
-        Err(error) => {
-            refuse("max", error.to_string());
-            None
-        }
-    }
-}
-
-/// A day, unless the policy says otherwise.
-const OBJECTIVE_OVER: u64 = 24 * 3600;
-
-fn objective(
-    objective: &onespace_crds::Objective,
-    findings: &mut Vec<Finding>,
-) -> Option<crate::objective::Objective> {
-    let onespace_crds::Objective { ratio, within, over } = objective;
-    let mut refuse = |field: &str, message: String| {
-        let path = format!("spec.objective.{field}");
-        findings.push(Finding::new(path, PolicyFault::Invalid, message));
-    };
-    let (within, over) = (
-        within.seconds(),
-        over.as_ref()
-            .map_or(OBJECTIVE_OVER, onespace_crds::Duration::seconds),
-    );
-    if within == 0 {
-        refuse(
-            "within",
-            "no row is done in no time: give some, like 10m".to_owned(),
-        );
-    }
-    if over <= within {
-        refuse(
-            "over",
-            "rows would leave the window before they are late: make `over` (24h when absent) longer than `within`"
-                .to_owned(),
-        );
-    }
-    match Ratio::parse(ratio) {
-        Ok(ratio) => Some(crate::objective::Objective { ratio, within, over }),
-        Err(error) => {
-            refuse("ratio", error.to_string());
-            None
-        }
-    }
 }
 
 fn reference(policy: &SyncPolicy, findings: &mut Vec<Finding>) -> PolicyRef {
@@ -425,76 +312,6 @@ fn triggers(policy: &SyncPolicy, findings: &mut Vec<Finding>) -> Triggers {
     Triggers {
         retry: token(RETRY),
         release_deletes: token(RELEASE_DELETES),
-    }
-}
-
-fn selection(select: &onespace_crds::Select) -> Select {
-    let onespace_crds::Select {
-        prefix,
-        min_size,
-        max_size,
-        matcher,
-    } = select;
-    Select {
-        prefix: prefix.clone(),
-        min_size: min_size.as_ref().map(onespace_crds::Quantity::bytes),
-        max_size: max_size.as_ref().map(onespace_crds::Quantity::bytes),
-        matcher: matcher.as_ref().map(first_level),
-    }
-}
-
-// Exactly one branch of each level is set: the schema saw to it. All that are set must hold, so that nothing
-// could be selected by a branch that was overlooked.
-
-fn first_level(level: &onespace_crds::Match) -> Match {
-    let onespace_crds::Match {
-        all,
-        any,
-        not,
-        metadata,
-    } = level;
-    join(
-        all.as_ref()
-            .map(|branches| Match::All(branches.iter().map(second_level).collect())),
-        any.as_ref()
-            .map(|branches| Match::Any(branches.iter().map(second_level).collect())),
-        not.as_ref()
-            .map(|branch| Match::Not(Box::new(second_level(branch)))),
-        metadata.as_ref().map(leaf),
-    )
-}
-
-fn second_level(level: &onespace_crds::SubMatch) -> Match {
-    let onespace_crds::SubMatch {
-        all,
-        any,
-        not,
-        metadata,
-    } = level;
-    let third_level = |level: &onespace_crds::SubSubMatch| leaf(&level.metadata);
-    join(
-        all.as_ref()
-            .map(|branches| Match::All(branches.iter().map(third_level).collect())),
-        any.as_ref()
-            .map(|branches| Match::Any(branches.iter().map(third_level).collect())),
-        not.as_ref()
-            .map(|branch| Match::Not(Box::new(third_level(branch)))),
-        metadata.as_ref().map(leaf),
-    )
-}
-
-fn leaf(metadata: &onespace_crds::MetadataMatch) -> Match {
-    Match::Metadata {
-        name: metadata.name.clone(),
-        value: metadata.value.clone(),
-    }
-}
-
-fn join(all: Option<Match>, any: Option<Match>, not: Option<Match>, metadata: Option<Match>) -> Match {
-    let mut given: Vec<Match> = [all, any, not, metadata].into_iter().flatten().collect();
-    match given.pop() {
-        Some(only) if given.is_empty() => only,
-        last => Match::All(given.into_iter().chain(last).collect()),
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::budget::{BudgetMax, DeleteBudget};
 use crate::mapping::Mapping;
+use crate::select::{Match, Select};
 
 fn base() -> Value {
     json!({

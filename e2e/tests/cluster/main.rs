@@ -7,6 +7,7 @@ mod install;
 mod maintenance;
 mod namespaces;
 mod nodes;
+mod operators;
 mod plugin;
 mod policies;
 mod refusals;
@@ -15,6 +16,8 @@ mod secrets;
 mod shared;
 mod tenants;
 mod uninstall;
+mod unreachable;
+mod upgrades;
 
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
@@ -115,6 +118,22 @@ fn trials() -> Vec<Trial> {
         on_site(
             "a_namespace_restored_from_a_dump_goes_on_where_it_was_and_sends_nothing_again",
             namespaces::a_namespace_restored_from_a_dump_goes_on_where_it_was_and_sends_nothing_again,
+        ),
+        on_site(
+            "an_agent_that_the_operator_cannot_reach_is_told_and_works_on_and_learns_of_changes",
+            unreachable::an_agent_that_the_operator_cannot_reach_is_told_and_works_on_and_learns_of_changes,
+        ),
+        on_site(
+            "an_operator_killed_or_frozen_while_it_works_is_replaced_and_its_work_is_finished_and_never_undone",
+            operators::an_operator_killed_or_frozen_while_it_works_is_replaced_and_its_work_is_finished_and_never_undone,
+        ),
+        on_site(
+            "a_chart_with_a_changed_crd_is_upgraded_to_and_rolled_back_and_policies_go_on_and_send_nothing_again",
+            upgrades::a_chart_with_a_changed_crd_is_upgraded_to_and_rolled_back_and_policies_go_on_and_send_nothing_again,
+        ),
+        on_site(
+            "agents_run_what_they_understand_of_a_later_operators_files_and_everything_after_the_way_back",
+            upgrades::agents_run_what_they_understand_of_a_later_operators_files_and_everything_after_the_way_back,
         ),
         on_site(
             "uninstalling_leaves_policies_and_copies_and_nothing_that_cannot_be_deleted",

@@ -11,25 +11,27 @@ mod transfers;
 mod turns;
 mod verification;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onespace_core::limits::Schedule;
+use onespace_core::mapping::Mapping;
 use onespace_core::objective::Tally;
 use onespace_core::plan::{Pause, Stop};
 use onespace_core::report::{HeldDeletes, MappingReport, Totals};
 use onespace_core::timestamp::Timestamp;
 use onespace_stores::remote::{Capabilities, Permissions, Remote, RemoteError};
 use onespace_stores::source::Source;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::databases::{DatabaseError, Databases, Replica, Signature};
 use crate::lanes::{Ended, Lane, Listing, TurnError};
+use crate::state::StateError;
 use crate::stop::from_state;
 use crate::work::Work;
 use failures::About;
@@ -44,13 +46,51 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often databases are located anew.
 const LOCATE: Duration = Duration::from_secs(5);
 
-/// What a person asks of a mapping.
+/// What is asked of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Try held rows again: all, or one, `container/object`.
     Retry(Option<String>),
     /// Carry out the deletes of this batch.
     ReleaseDeletes(String),
+    /// Go on under this mapping, which differs from the one before in what needs no work to end
+    /// ([`Mapping::is_same_work`]). With `renewed` keys the remote is looked at anew.
+    GoOn {
+        /// The mapping.
+        mapping: Box<Mapping>,
+        /// The remote's keys are others.
+        renewed: bool,
+    },
+}
+
+/// How a command ended: how many held rows are tried again, or batches released, or why nothing came of it.
+pub type Obeyed = Result<usize, StateError>;
+
+/// A command, and who waits to hear how it ended.
+#[derive(Debug)]
+pub struct Order {
+    command: Command,
+    answer: Option<oneshot::Sender<Obeyed>>,
+}
+
+impl Order {
+    /// A command whose end is told.
+    #[must_use]
+    pub fn new(command: Command) -> (Self, oneshot::Receiver<Obeyed>) {
+        let (answer, obeyed) = oneshot::channel();
+        let answer = Some(answer);
+        (Self { command, answer }, obeyed)
+    }
+}
+
+impl From<Command> for Order {
+    /// A command that nobody waits for.
+    fn from(command: Command) -> Self {
+        Self {
+            command,
+            answer: None,
+        }
+    }
 }
 
 /// A mapping's task.
@@ -58,7 +98,7 @@ pub struct MappingTask<D, S, R, C> {
     work: Work<S, R, C>,
     databases: Arc<D>,
     cancel: CancellationToken,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Order>,
     reports: watch::Sender<MappingReport>,
     followed: BTreeMap<PathBuf, Followed>,
     unreadable: BTreeSet<PathBuf>,
@@ -82,8 +122,8 @@ pub struct MappingTask<D, S, R, C> {
     counting: BTreeSet<String>,
     /// Databases that are being opened, and their devices.
     opening: BTreeMap<PathBuf, String>,
-    /// Those that are still to be opened.
-    to_open: Vec<Replica>,
+    /// Those that are still to be opened, by device.
+    to_open: BTreeMap<String, VecDeque<Replica>>,
     probed: Option<Probed>,
     paused: Option<Paused>,
     /// The pause that ended last, until work shows that it is over.
@@ -149,7 +189,7 @@ pub struct Handle {
     /// Ends the task at the next row.
     pub cancel: CancellationToken,
     /// Asks something of it.
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<Order>,
     /// Its latest report.
     pub reports: watch::Receiver<MappingReport>,
     /// Ends when the task has ended.
@@ -210,7 +250,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             locating: false,
             counting: BTreeSet::new(),
             opening: BTreeMap::new(),
-            to_open: Vec::new(),
+            to_open: BTreeMap::new(),
             probed: None,
             paused: None,
             trial: None,
@@ -258,7 +298,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => break,
-                Some(command) = self.commands.recv() => self.obey(command).await,
+                Some(order) = self.commands.recv() => self.obey(order).await,
                 Some(pause) = self.alarms.recv() => self.pause_for(Stop::Pause(pause)),
                 Some(event) = self.events.join_next() => match event {
                     Ok(event) => self.apply(event).await,
@@ -297,22 +337,40 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         self.publish();
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn obey(&mut self, Order { command, answer }: Order) {
         let (now, id) = (self.work.now(), self.work.mapping.id.clone());
         self.held_changed = true;
-        let state = &self.work.state;
+        let state = self.work.state.clone();
         let done = match command {
             Command::Retry(object) => match object.as_deref().and_then(|object| object.split_once('/')) {
-                Some((container, name)) => state.retry_name(&id, container, name, now).await.map(|_| ()),
+                Some((container, name)) => state.retry_name(&id, container, name, now).await,
                 None => state.handle_retry(&id, None, now).await,
             },
             Command::ReleaseDeletes(batch) => state.release_deletes(&id, vec![batch], None).await,
+            Command::GoOn { mapping, renewed } => {
+                self.work.mapping = Arc::from(mapping);
+                if renewed {
+                    // What the former keys were denied says nothing of these.
+                    self.probed = None;
+                    self.work.others_allowed = Arc::default();
+                    self.work.bucket_seen = Arc::default();
+                }
+                self.handle_retry_trigger().await;
+                self.handle_release_trigger().await;
+                Ok(0)
+            }
         };
-        if let Err(error) = done {
-            self.pause_for(from_state(&error));
+        match &done {
+            Ok(_) => {
+                if let Some(paused) = &mut self.paused {
+                    paused.retry_at = now;
+                }
+            }
+            Err(error) => self.pause_for(from_state(error)),
         }
-        if let Some(paused) = &mut self.paused {
-            paused.retry_at = now;
+        if let Some(answer) = answer {
+            // Who asked may have gone.
+            let _ = answer.send(done);
         }
     }
 }

@@ -111,7 +111,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 
     /// Acts on the policy's retry trigger, once for each of its values.
-    async fn handle_retry_trigger(&mut self) {
+    pub(super) async fn handle_retry_trigger(&mut self) {
         let token = self.work.mapping.triggers.retry.clone();
         if token.is_none() || token == self.handled_retry {
             return;
@@ -122,14 +122,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             .handle_retry(&self.work.mapping.id, token.clone(), self.work.now())
             .await
         {
-            Ok(()) => self.handled_retry = token,
+            Ok(_) => self.handled_retry = token,
             Err(error) => self.pause_for(from_state(&error)),
         }
     }
 
     /// Releases the batches of deletes that the policy's trigger names, once for each of its values. Agents have
     /// batches of their own: the value may name several, with commas between them.
-    async fn handle_release_trigger(&mut self) {
+    pub(super) async fn handle_release_trigger(&mut self) {
         let trigger = self.work.mapping.triggers.release_deletes.clone();
         if trigger.is_none() || trigger == self.handled_release {
             return;
@@ -142,7 +142,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             .release_deletes(&self.work.mapping.id, batches, trigger.clone())
             .await
         {
-            Ok(()) => self.handled_release = trigger,
+            Ok(_) => self.handled_release = trigger,
             Err(error) => self.pause_for(from_state(&error)),
         }
     }
@@ -160,7 +160,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 // The ring gave this replica another part of the work, or another server: it is opened anew.
                 Some(db) => db.leaving |= db.replica != *replica,
                 None if self.opening.contains_key(&replica.path) => {}
-                None => self.to_open.push(replica.clone()),
+                None => {
+                    let device = self.to_open.entry(replica.device.clone()).or_default();
+                    device.push_back(replica.clone());
+                }
             }
         }
         for (path, db) in &mut self.followed {
@@ -197,17 +200,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     /// Starts to open the next databases, some at a time on each device. A disk that is slow keeps the others' waiting
     /// no more than the loop.
     fn open_next(&mut self) {
-        let mut later = Vec::new();
-        for replica in std::mem::take(&mut self.to_open) {
-            let busy = self
-                .opening
-                .values()
-                .filter(|device| **device == replica.device)
-                .count();
-            if busy >= OPENS {
-                later.push(replica);
-                continue;
-            }
+        let mut next = Vec::new();
+        for (device, waiting) in &mut self.to_open {
+            let busy = self.opening.values().filter(|of| *of == device).count();
+            let places = OPENS.saturating_sub(busy).min(waiting.len());
+            next.extend(waiting.drain(..places));
+        }
+        self.to_open.retain(|_, waiting| !waiting.is_empty());
+        for replica in next {
             self.opening.insert(replica.path.clone(), replica.device.clone());
             let opening = Opening {
                 work: self.work.clone(),
@@ -218,7 +218,6 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 Event::Opened(Box::new(replica), Box::new(opened))
             });
         }
-        self.to_open = later;
     }
 
     pub(super) fn apply_opened(&mut self, replica: Replica, opened: Result<OpenedDatabase, OpenError>) {

@@ -15,7 +15,7 @@ use super::{About, Event, MappingTask, pause};
 use crate::clock::Clock;
 use crate::databases::{DatabaseError, Databases};
 use crate::lanes::{Ended, Lane, Listing, Turn};
-use crate::state::Held;
+use crate::state::{Head, Held};
 use crate::stop::from_state;
 
 /// Turns of one mapping at a time, on each lane.
@@ -25,6 +25,9 @@ const TURNS: usize = 8;
 const FULL: std::time::Duration = std::time::Duration::from_secs(60);
 /// How often it is noted at most that a database was read up to the head.
 const NOTE: Duration = Duration::from_secs(1);
+
+/// Databases of which that is noted in one record; the others' turn comes with the next look.
+const NOTED: usize = 1000;
 
 /// A database that was busy for so long whenever it was read counts as unreadable: nobody writes for that long, so a
 /// writer crashed and Swift has not opened the file since.
@@ -312,23 +315,29 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     /// Swift keeps them has to reconcile.
     pub(super) async fn note_heads(&mut self) {
         let now = self.work.now();
-        for db in self.followed.values_mut() {
-            let Some(age) = db.reclaim_age.filter(|_| db.is_at_head()) else {
-                continue;
-            };
+        let due = self.followed.iter().filter_map(|(path, db)| {
+            let age = db.reclaim_age.filter(|_| db.is_at_head())?;
             let since = db.reconciling.head_at.map(|head| now.duration_since(head));
-            if since.is_some_and(|since| since < (age / 10).max(NOTE)) {
-                continue;
-            }
-            let gap = since.is_some_and(|since| since > age);
-            let opened = db.reconciling.opened;
-            match self.work.state.reached_head(&db.key, opened, now, gap).await {
-                Ok(()) => {
-                    db.reconciling.head_at = Some(now);
-                    db.reconciling.gap |= gap;
-                    db.reconciling.completed.get_or_insert(opened);
-                }
-                Err(error) => return self.pause_for(from_state(&error)),
+            let due = since.is_none_or(|since| since >= (age / 10).max(NOTE));
+            let head = Head {
+                key: db.key.clone(),
+                completed: db.reconciling.opened,
+                gap: since.is_some_and(|since| since > age),
+            };
+            due.then(|| (path.clone(), head))
+        });
+        let (paths, heads): (Vec<_>, Vec<_>) = due.take(NOTED).unzip();
+        if heads.is_empty() {
+            return;
+        }
+        if let Err(error) = self.work.state.reached_heads(heads.clone(), now).await {
+            return self.pause_for(from_state(&error));
+        }
+        for (path, Head { completed, gap, .. }) in paths.into_iter().zip(heads) {
+            if let Some(db) = self.followed.get_mut(&path) {
+                db.reconciling.head_at = Some(now);
+                db.reconciling.gap |= gap;
+                db.reconciling.completed.get_or_insert(completed);
             }
         }
     }

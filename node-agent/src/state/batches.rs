@@ -137,7 +137,7 @@ impl State {
     }
 
     /// Releases these batches, and records the trigger that asked for it in the same transaction. A batch that is not
-    /// there (any more) is nothing to release.
+    /// there (any more) is nothing to release. Returns how many were there.
     ///
     /// # Errors
     /// [`StateError`].
@@ -146,11 +146,12 @@ impl State {
         mapping: &MappingId,
         batches: Vec<String>,
         trigger: Option<String>,
-    ) -> Result<(), StateError> {
+    ) -> Result<usize, StateError> {
         let mapping = mapping.0.clone();
         self.run(move |sql| {
+            let mut released = 0;
             for batch in batches {
-                sql.execute(
+                released += sql.execute(
                     "UPDATE batch SET released = ? WHERE mapping = ? AND id = ? AND reason <> ''",
                     params![BY_A_PERSON, mapping, batch],
                 )?;
@@ -161,7 +162,7 @@ impl State {
                     params![trigger, mapping],
                 )?;
             }
-            Ok(())
+            Ok(released)
         })
         .await
     }

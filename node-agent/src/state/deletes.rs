@@ -7,8 +7,9 @@ use onespace_core::mapping::MappingId;
 use onespace_core::timestamp::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
+use super::adopted::key_hash;
 use super::batches::{Standing, drop_empty_batches, standing};
-use super::progress::{as_sql, from_sql, key_hash};
+use super::progress::{as_sql, from_sql};
 use super::{DatabaseKey, Sql, State, StateError};
 
 pub(super) const SCHEMA: &str = "

@@ -186,7 +186,7 @@ impl State {
         .await
     }
 
-    /// Makes one name of a mapping due now; returns whether it was held.
+    /// Makes one name of a mapping due now; returns how many rows of it are held.
     ///
     /// # Errors
     /// [`StateError`].
@@ -196,7 +196,7 @@ impl State {
         container: &str,
         name: &str,
         now: Timestamp,
-    ) -> Result<bool, StateError> {
+    ) -> Result<usize, StateError> {
         let (mapping, container, name) = (mapping.0.clone(), container.to_owned(), name.to_owned());
         self.run(move |sql| {
             sql.execute(
@@ -208,7 +208,6 @@ impl State {
                     name
                 ],
             )
-            .map(|changed| changed > 0)
         })
         .await
     }

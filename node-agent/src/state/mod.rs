@@ -4,11 +4,13 @@
 //! free goes into one transaction, so that many small records cost one fsync; a caller goes on when its record is
 //! durable.
 
+mod adopted;
 mod batches;
 mod clock;
 mod deletes;
 mod held;
 mod looks;
+mod mapping;
 mod objective;
 mod progress;
 mod reconcile;
@@ -26,13 +28,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use adopted::Adopted;
 pub use batches::Waiting;
 pub use deletes::{Allowance, Begun, FORGOTTEN, Window};
 pub use held::{Held, HeldKey, Holding, Kept};
 pub use looks::Looks;
+pub use mapping::{MappingState, Opened};
 pub use objective::Judged;
-pub use progress::{Adopted, Advance, Ahead, DatabaseKey, MappingState, Opened, Progress, Watermark};
-pub use reconcile::{Pass, Reconciling};
+pub use progress::{Advance, Ahead, DatabaseKey, Progress, Watermark};
+pub use reconcile::{Head, Pass, Reconciling};
 pub use seen_deletes::PassedDeletes;
 use sql::Sql;
 pub use uploads::Uploads;

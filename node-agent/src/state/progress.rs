@@ -1,19 +1,21 @@
-//! Watermarks, totals and adopted objects.
+//! Watermarks: how far each database was worked off.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use onespace_core::mapping::{MappingId, Mode};
+use onespace_core::mapping::MappingId;
 use onespace_core::report::Totals;
 use onespace_core::timestamp::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
+use super::adopted::{Adopted, insert_adopted};
 use super::looks::{self, Looks};
+use super::mapping::add_totals;
 use super::objective::{self, Judged};
 use super::seen_deletes::PassedDeletes;
 use super::verified::{self, Passing, Verified};
-use super::{Sql, State, StateError, batches, deletes};
+use super::{State, StateError, batches, deletes};
 
 /// One database under one mapping. Replicas are numbered each by itself, so progress belongs to a database's id,
 /// never to a path or a container.
@@ -57,32 +59,6 @@ impl Progress {
     }
 }
 
-/// What is kept of a mapping as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MappingState {
-    /// Counted since the state was made.
-    pub totals: Totals,
-    /// The last `retry` trigger that was acted on.
-    pub handled_retry: Option<String>,
-    /// The last `releaseDeletes` trigger that was acted on.
-    pub handled_release: Option<String>,
-}
-
-/// An unmarked object that was found equal, and is ours since.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adopted {
-    /// The key.
-    pub key: String,
-    /// Its ETag then.
-    pub etag: String,
-}
-
-/// Keys are long and many: the first 16 bytes of a sha256 stand for them.
-pub(super) fn key_hash(key: &str) -> Vec<u8> {
-    use sha2::Digest;
-    sha2::Sha256::digest(key.as_bytes())[..16].to_vec()
-}
-
 pub(super) fn as_sql(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -91,102 +67,7 @@ pub(super) fn from_sql(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Sync => "Sync",
-        Mode::Archive => "Archive",
-        Mode::Migrate => "Migrate",
-    }
-}
-
-/// What opening a mapping's state found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// It goes on.
-    Found(MappingState),
-    /// It was made with another mode: nothing may run on it.
-    ModeChanged {
-        /// That mode.
-        made_with: String,
-    },
-}
-
 impl State {
-    /// Opens what is kept of a mapping. If the fields that make it start over changed, all progress and held rows
-    /// are dropped; totals, handled triggers and adopted objects stay.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn open_mapping(
-        &self,
-        id: &MappingId,
-        mode: Mode,
-        starts_over: &str,
-    ) -> Result<Opened, StateError> {
-        let (id, starts_over) = (id.0.clone(), starts_over.to_owned());
-        self.run(move |sql| {
-            let found: Option<(String, String)> = sql
-                .query_row(
-                    "SELECT mode, starts_over FROM mapping WHERE id = ?",
-                    [&id],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
-                .optional()?;
-            match found {
-                None => {
-                    sql.execute(
-                        "INSERT INTO mapping (id, mode, starts_over) VALUES (?, ?, ?)",
-                        params![id, mode_word(mode), starts_over],
-                    )?;
-                }
-                Some((made_with, _)) if made_with != mode_word(mode) => {
-                    return Ok(Opened::ModeChanged { made_with });
-                }
-                Some((_, same)) if same == starts_over => {}
-                Some(_) => {
-                    sql.execute("DELETE FROM progress WHERE mapping = ?", [&id])?;
-                    sql.execute("DELETE FROM held WHERE mapping = ?", [&id])?;
-                    deletes::forget_mapping(sql, &id)?;
-                    verified::forget(sql, &id, None)?;
-                    objective::forget(sql, &id)?;
-                    sql.execute(
-                        "UPDATE mapping SET starts_over = ? WHERE id = ?",
-                        params![starts_over, id],
-                    )?;
-                }
-            }
-            read_mapping(sql, &id).map(Opened::Found)
-        })
-        .await
-    }
-
-    /// Records that a `retry` trigger was acted on, in the same transaction that makes the held rows due.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn handle_retry(
-        &self,
-        id: &MappingId,
-        token: Option<String>,
-        now: Timestamp,
-    ) -> Result<(), StateError> {
-        let id = id.0.clone();
-        self.run(move |sql| {
-            sql.execute(
-                "UPDATE held SET next_try = ? WHERE mapping = ?",
-                params![as_sql(now.ticks()), id],
-            )?;
-            if token.is_some() {
-                sql.execute(
-                    "UPDATE mapping SET handled_retry = ? WHERE id = ?",
-                    params![token, id],
-                )?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
     /// How far a database was worked off; `None` = never seen under this mapping.
     ///
     /// # Errors
@@ -383,32 +264,6 @@ impl State {
         })
         .await
     }
-
-    /// Remembers an unmarked, equal object as ours.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn adopt(&self, mapping: &MappingId, adopted: Adopted) -> Result<(), StateError> {
-        let mapping = mapping.0.clone();
-        self.run(move |sql| insert_adopted(sql, &mapping, &adopted)).await
-    }
-
-    /// The ETag under which the unmarked object at this key was adopted.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub async fn adopted(&self, mapping: &MappingId, key: &str) -> Result<Option<String>, StateError> {
-        let (mapping, name) = (mapping.0.clone(), key_hash(key));
-        self.read(move |sql| {
-            sql.query_row(
-                "SELECT etag FROM adopted WHERE mapping = ? AND name = ?",
-                params![mapping, name],
-                |row| row.get(0),
-            )
-            .optional()
-        })
-        .await
-    }
 }
 
 /// Which watermark moves, and how far.
@@ -464,59 +319,4 @@ pub struct Ahead {
     pub unverified: Option<Timestamp>,
     /// When the next look at names whose copy may change while their row does not is due.
     pub look: Option<Timestamp>,
-}
-
-fn insert_adopted(sql: &Sql, mapping: &str, adopted: &Adopted) -> Result<(), rusqlite::Error> {
-    sql.prepare_cached("INSERT OR REPLACE INTO adopted (mapping, name, etag) VALUES (?, ?, ?)")?
-        .execute(params![mapping, key_hash(&adopted.key), adopted.etag])
-        .map(|_| ())
-}
-
-fn add_totals(sql: &Sql, mapping: &str, totals: Totals) -> Result<(), rusqlite::Error> {
-    if totals == Totals::default() {
-        return Ok(());
-    }
-    let Totals {
-        objects,
-        bytes,
-        deletes,
-        released,
-        verified,
-        repaired,
-    } = totals;
-    sql.execute(
-        "UPDATE mapping SET objects = objects + ?, bytes = bytes + ?, deletes = deletes + ?, released = released + ?,
-         verified = verified + ?, repaired = repaired + ? WHERE id = ?",
-        params![
-            as_sql(objects),
-            as_sql(bytes),
-            as_sql(deletes),
-            as_sql(released),
-            as_sql(verified),
-            as_sql(repaired),
-            mapping
-        ],
-    )?;
-    Ok(())
-}
-
-fn read_mapping(sql: &Sql, id: &str) -> Result<MappingState, rusqlite::Error> {
-    sql.query_row(
-        "SELECT objects, bytes, deletes, released, verified, repaired, handled_retry, handled_release FROM mapping WHERE id = ?",
-        [id],
-        |row| {
-            Ok(MappingState {
-                totals: Totals {
-                    objects: from_sql(row.get(0)?),
-                    bytes: from_sql(row.get(1)?),
-                    deletes: from_sql(row.get(2)?),
-                    released: from_sql(row.get(3)?),
-                    verified: from_sql(row.get(4)?),
-                    repaired: from_sql(row.get(5)?),
-                },
-                handled_retry: row.get(6)?,
-                handled_release: row.get(7)?,
-            })
-        },
-    )
 }

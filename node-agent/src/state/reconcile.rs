@@ -53,6 +53,17 @@ pub struct Pass {
     pub unmarked: u64,
 }
 
+/// A database whose tombstones were read up to the head.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Which.
+    pub key: DatabaseKey,
+    /// When the first pass over it began, which counts as the pass before the first that reconciles.
+    pub completed: Timestamp,
+    /// Swift may have forgotten tombstones since the last time.
+    pub gap: bool,
+}
+
 impl State {
     /// What is known of a database's passes; `now` is when it was opened, if that is the first time.
     ///
@@ -75,31 +86,27 @@ impl State {
         .await
     }
 
-    /// Records that the first pass over a database is complete, and when tombstones were last read up to the head.
+    /// Records of these databases that their first pass is complete, and that tombstones were read up to the head now, all
+    /// in one record.
     ///
     /// # Errors
-    /// [`StateError`].
-    pub async fn reached_head(
-        &self,
-        key: &DatabaseKey,
-        completed: Timestamp,
-        now: Timestamp,
-        gap: bool,
-    ) -> Result<(), StateError> {
-        let key = key.clone();
+    /// [`StateError`]: then nothing of it is recorded.
+    pub async fn reached_heads(&self, heads: Vec<Head>, now: Timestamp) -> Result<(), StateError> {
         self.run(move |sql| {
-            sql.execute(
-                "UPDATE reconcile SET completed = coalesce(completed, ?), head_at = ?, gap = max(gap, ?)
-                 WHERE mapping = ? AND db = ?",
-                params![
-                    as_sql(completed.ticks()),
-                    as_sql(now.ticks()),
-                    gap,
-                    key.mapping.0,
-                    key.database
-                ],
-            )
-            .map(|_| ())
+            for Head { key, completed, gap } in heads {
+                sql.execute(
+                    "UPDATE reconcile SET completed = coalesce(completed, ?), head_at = ?, gap = max(gap, ?)
+                     WHERE mapping = ? AND db = ?",
+                    params![
+                        as_sql(completed.ticks()),
+                        as_sql(now.ticks()),
+                        gap,
+                        key.mapping.0,
+                        key.database
+                    ],
+                )?;
+            }
+            Ok(())
         })
         .await
     }

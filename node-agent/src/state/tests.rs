@@ -199,7 +199,8 @@ async fn what_time_cannot_mend_is_tried_again_only_when_asked_for() {
     hold(&state, "x", 1, HoldReason::Refused, 0).await;
     assert!(due(&state, 1_000_000).await.is_empty());
     assert!(!state.has_hope(&id, 3).await.unwrap());
-    assert!(state.retry_name(&id, "c", "x", at(5)).await.unwrap());
+    assert_eq!(state.retry_name(&id, "c", "y", at(5)).await.unwrap(), 0);
+    assert_eq!(state.retry_name(&id, "c", "x", at(5)).await.unwrap(), 1);
     assert_eq!(due(&state, 5).await.len(), 1);
     hold(&state, "x", 1, HoldReason::Refused, 5).await;
     assert!(due(&state, 1_000_000).await.is_empty());

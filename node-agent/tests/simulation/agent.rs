@@ -95,7 +95,7 @@ impl Agent {
     /// Has held rows tried again.
     pub async fn retry(&self) {
         for task in &self.tasks {
-            task.commands.send(Command::Retry(None)).await.unwrap();
+            task.commands.send(Command::Retry(None).into()).await.unwrap();
         }
     }
 
@@ -107,7 +107,10 @@ impl Agent {
                 let node = self.node;
                 world.tell(|_| format!("a person releases {rows} deletes of agent {node} ({reason})"));
                 world.shared().watch[node].is_released();
-                task.commands.send(Command::ReleaseDeletes(id)).await.unwrap();
+                task.commands
+                    .send(Command::ReleaseDeletes(id).into())
+                    .await
+                    .unwrap();
             }
         }
     }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -24,6 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 
 use super::config::S3Config;
+use super::keys::SharedKeys;
 use crate::egress::DenyingResolver;
 use crate::remote::RemoteError;
 
@@ -46,27 +46,24 @@ pub(super) struct Clients {
 ///
 /// # Errors
 /// The configuration cannot be used: an endpoint or proxy that is no URL, a denied address, a broken CA bundle.
-pub(super) fn build(config: &S3Config) -> Result<Clients, RemoteError> {
-    Ok(build_with(config, http_client(config)?, 2))
+pub(super) fn build(config: &S3Config, keys: &SharedKeys) -> Result<Clients, RemoteError> {
+    Ok(build_with(config, keys, http_client(config)?, 2))
 }
 
 /// Builds both clients over this transport; `attempts` are those of [`Clients::twice`].
-pub(super) fn build_with(config: &S3Config, http: SharedHttpClient, attempts: u32) -> Clients {
+pub(super) fn build_with(
+    config: &S3Config,
+    keys: &SharedKeys,
+    http: SharedHttpClient,
+    attempts: u32,
+) -> Clients {
     let mut base = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
         .region(Region::new(config.region.clone()))
-        .credentials_provider(Credentials::new(
-            config.credentials.access_key.clone(),
-            config.credentials.secret_key.expose_secret(),
-            config
-                .credentials
-                .session_token
-                .as_ref()
-                .map(|token| token.expose_secret().to_owned()),
-            None,
-            "onespace",
-        ))
+        .credentials_provider(keys.clone())
+        // They are in memory, and may be others for the next request.
+        .identity_cache(IdentityCache::no_cache())
         .force_path_style(config.path_style)
         // Our own bodies watch both directions, and tell a slow source from a slow remote.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())

@@ -6,6 +6,7 @@ mod config;
 mod delete;
 mod get;
 mod head;
+mod keys;
 mod list;
 mod object;
 mod probe;
@@ -24,6 +25,7 @@ use onespace_core::remote::{RemoteHeaders, RemoteObject};
 
 pub use self::classify::{Failure, Operation, Transport, classify};
 pub use self::config::{Proxy, S3Config, S3Credentials, Timeouts};
+pub use self::keys::SharedKeys;
 use crate::body::Body;
 use crate::remote::{
     Capabilities, Condition, Page, PartSource, PartSpec, Permissions, Remote, RemoteError, Replaced, Stored,
@@ -34,6 +36,7 @@ use crate::remote::{
 #[derive(Debug)]
 pub struct S3Remote {
     config: S3Config,
+    keys: SharedKeys,
     clients: client::Clients,
     /// Where uploads are noted that a crash would leave behind.
     uploads: Option<Arc<dyn UploadLog>>,
@@ -48,9 +51,11 @@ impl S3Remote {
     /// The configuration cannot be used: an endpoint or proxy that is no URL, a literal address that is denied, a CA
     /// bundle that cannot be read.
     pub fn new(config: S3Config) -> Result<Self, RemoteError> {
-        let clients = client::build(&config)?;
+        let keys = SharedKeys::from(config.credentials.clone());
+        let clients = client::build(&config, &keys)?;
         Ok(Self {
             config,
+            keys,
             clients,
             uploads: None,
             capabilities: RwLock::new(None),
@@ -61,13 +66,21 @@ impl S3Remote {
     /// Nothing is tried twice.
     #[must_use]
     pub fn over(config: S3Config, transport: SharedHttpClient) -> Self {
-        let clients = client::build_with(&config, transport, 1);
+        let keys = SharedKeys::from(config.credentials.clone());
+        let clients = client::build_with(&config, &keys, transport, 1);
         Self {
             config,
+            keys,
             clients,
             uploads: None,
             capabilities: RwLock::new(None),
         }
+    }
+
+    /// Its keys, for whoever is told of new ones.
+    #[must_use]
+    pub fn keys(&self) -> SharedKeys {
+        self.keys.clone()
     }
 
     /// Notes multipart uploads there while they are under way.

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use futures::future::join_all;
 use http::{HeaderMap, Method, StatusCode};
-use onespace_core::naming::partition;
+use onespace_core::naming::{HashPath, partition};
 
 use super::http::{Http, quote, quote_path};
 use crate::source::{ObjectPath, Primaries};
-use crate::swift::conf::SwiftConf;
+use crate::swift::conf::{Policy, SwiftConf};
 use crate::swift::ring::{Ring, RingError};
 
 /// A container server did not commit what waits for a database.
@@ -28,54 +28,114 @@ pub struct CommitError {
 #[derive(Debug)]
 pub(super) struct ObjectRings {
     folder: PathBuf,
-    conf: SwiftConf,
+    hash_path: HashPath,
+    policies: Mutex<Policies>,
     loaded: Mutex<BTreeMap<u32, (Stamp, Arc<Ring>)>>,
+}
+
+/// The storage policies of swift.conf, as it was last read.
+#[derive(Debug)]
+struct Policies {
+    all: Vec<Policy>,
+    read: Option<Stamp>,
 }
 
 /// What changes when a ring is replaced.
 type Stamp = (Option<SystemTime>, u64);
 
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok(), metadata.len()))
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl ObjectRings {
     pub fn new(folder: &Path, conf: SwiftConf) -> Self {
+        let policies = Policies {
+            all: conf.policies,
+            read: None,
+        };
         Self {
             folder: folder.to_owned(),
-            conf,
+            hash_path: conf.hash_path,
+            policies: Mutex::new(policies),
             loaded: Mutex::default(),
         }
     }
 
-    /// Every policy of swift.conf.
+    /// Every policy that swift.conf had when it was last looked at.
     pub fn policies(&self) -> Vec<u32> {
-        self.conf.policies.iter().map(|policy| policy.index).collect()
+        lock(&self.policies)
+            .all
+            .iter()
+            .map(|policy| policy.index)
+            .collect()
+    }
+
+    /// Looks for policies that were added to swift.conf. None is taken away, whatever becomes of the file: objects of a
+    /// policy that is not known would be taken for gone.
+    fn look_for_policies(&self) {
+        let now = stamp(&self.folder.join(SwiftConf::FILE));
+        let mut policies = lock(&self.policies);
+        if now.is_none() || now == policies.read {
+            return;
+        }
+        policies.read = now;
+        match SwiftConf::load(&self.folder) {
+            Ok(conf) if conf.hash_path == self.hash_path => {
+                for policy in conf.policies {
+                    if policies.all.iter().all(|known| known.index != policy.index) {
+                        policies.all.push(policy);
+                    }
+                }
+            }
+            Ok(_) => tracing::warn!(
+                "swift.conf in {} has another hash path than when the agent was started: put the cluster's own back",
+                self.folder.display()
+            ),
+            Err(error) => tracing::warn!(%error, "storage policies stay as they are known"),
+        }
     }
 
     /// The policy's ring. `None`: swift.conf has no such policy.
     fn ring(&self, policy_index: u32) -> Result<Option<Arc<Ring>>, RingError> {
-        let Some(policy) = self
-            .conf
-            .policies
+        self.look_for_policies();
+        let policies = lock(&self.policies);
+        let policy = policies
+            .all
             .iter()
             .find(|policy| policy.index == policy_index)
-        else {
+            .cloned();
+        drop(policies);
+        let Some(policy) = policy else {
             return Ok(None);
         };
         let path = self.folder.join(policy.ring_file());
-        let metadata = std::fs::metadata(&path);
-        let stamp = metadata
-            .map(|metadata| (metadata.modified().ok(), metadata.len()))
-            .ok();
-        let loaded = || self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(stamp), Some((known, ring))) = (stamp, loaded().get(&policy_index))
+        let stamp = stamp(&path);
+        if let (Some(stamp), Some((known, ring))) = (stamp, lock(&self.loaded).get(&policy_index))
             && stamp == *known
         {
             return Ok(Some(Arc::clone(ring)));
         }
         let ring = Arc::new(Ring::load(&path)?);
         if let Some(stamp) = stamp {
-            loaded().insert(policy_index, (stamp, Arc::clone(&ring)));
+            lock(&self.loaded).insert(policy_index, (stamp, Arc::clone(&ring)));
         }
         Ok(Some(ring))
     }
+}
+
+/// Every policy of the cluster, looked up in swift.conf.
+pub(super) async fn policies(rings: &Arc<ObjectRings>) -> Vec<u32> {
+    let looking = Arc::clone(rings);
+    let looked = tokio::task::spawn_blocking(move || looking.look_for_policies());
+    if looked.await.is_err() {
+        tracing::warn!("storage policies stay as they are known");
+    }
+    rings.policies()
 }
 
 /// Asks every primary object server whether it has the object. Whatever cannot be found out is `Unknown`.
@@ -85,7 +145,7 @@ pub(super) async fn primaries(
     object: &ObjectPath,
     policy_index: u32,
 ) -> Primaries {
-    let hash_path = rings.conf.hash_path.clone();
+    let hash_path = rings.hash_path.clone();
     let files = Arc::clone(rings);
     let ring = match tokio::task::spawn_blocking(move || files.ring(policy_index)).await {
         Ok(Ok(Some(ring))) => ring,
@@ -186,6 +246,33 @@ pub(super) async fn commit_pending(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_storage_policy_that_is_added_is_known_at_once_and_none_is_ever_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |hash_path: &str, policies: &[u32]| {
+            let mut conf = format!("[swift-hash]\nswift_hash_path_suffix = {hash_path}\n");
+            for index in policies {
+                conf.push_str(&format!("[storage-policy:{index}]\nname = p{index}\n"));
+            }
+            // Another length each time: the file's time may be the same.
+            std::fs::write(folder.path().join("swift.conf"), conf).unwrap();
+        };
+        write("ours", &[0]);
+        let conf = SwiftConf::load(folder.path()).unwrap();
+        let rings = Arc::new(ObjectRings::new(folder.path(), conf));
+        assert_eq!(policies(&rings).await, [0]);
+        write("ours", &[0, 1]);
+        assert_eq!(policies(&rings).await, [0, 1]);
+        write("anothers", &[0, 1, 2]);
+        assert_eq!(policies(&rings).await, [0, 1]);
+        write("ours", &[3]);
+        assert_eq!(policies(&rings).await, [0, 1, 3]);
+        std::fs::remove_file(folder.path().join("swift.conf")).unwrap();
+        assert_eq!(policies(&rings).await, [0, 1, 3]);
+        assert!(matches!(rings.ring(2), Ok(None)));
+        assert!(rings.ring(1).is_err(), "its ring is looked for");
+    }
 
     #[test]
     fn only_a_no_from_every_primary_means_that_all_lack_it() {

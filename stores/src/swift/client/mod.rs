@@ -125,7 +125,7 @@ impl SwiftSource {
 
     /// Whether a container server lists this name under any storage policy of the cluster. `None`: it does not say.
     pub async fn lists(&self, peer: &Peer, name: &str) -> Option<bool> {
-        for policy in self.rings.policies() {
+        for policy in direct::policies(&self.rings).await {
             if peers::lists(&self.http, peer, policy, name).await? {
                 return Some(true);
             }
@@ -133,7 +133,7 @@ impl SwiftSource {
         Some(false)
     }
 
-    /// The storage policies of the cluster.
+    /// The storage policies of the cluster, as [`Self::lists`] last looked them up.
     #[must_use]
     pub fn policies(&self) -> Vec<u32> {
         self.rings.policies()

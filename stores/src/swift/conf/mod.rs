@@ -65,12 +65,15 @@ impl Policy {
 }
 
 impl SwiftConf {
+    /// Its name.
+    pub const FILE: &str = "swift.conf";
+
     /// Reads `swift.conf` in this folder.
     ///
     /// # Errors
     /// When it is not there, is malformed, or has neither hash path prefix nor suffix.
     pub fn load(swift_dir: &Path) -> Result<Self, ConfError> {
-        let path = swift_dir.join("swift.conf");
+        let path = swift_dir.join(Self::FILE);
         let ini = parse(&path, &read(&path)?)?;
         Self::from_ini(&ini).map_err(|IniError(what)| ConfError::Malformed { path, what })
     }
