@@ -149,6 +149,24 @@ async fn whoever_gives_an_order_hears_what_came_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_trigger_that_cannot_be_recorded_is_acted_on_once_the_disk_takes_records_again() {
+    let (world, handle) = running().await;
+    world.state.refuse_records(true).await.unwrap();
+    let mut triggered = mapping();
+    triggered.triggers.retry = Some("today".into());
+    let order = Command::GoOn {
+        mapping: Box::new(triggered),
+        renewed: false,
+    };
+    handle.commands.send(order.into()).await.unwrap();
+    pass(SECOND).await;
+    assert_eq!(handle.reports.borrow().handled.retry, None);
+    world.state.refuse_records(false).await.unwrap();
+    let report = settle(&handle).await;
+    assert_eq!(report.handled.retry.as_deref(), Some("today"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_is_shown_though_a_long_transfer_goes_on_and_is_over_when_it_is() {
     let (world, handle) = running().await;
     let hour = Duration::from_secs(3600);

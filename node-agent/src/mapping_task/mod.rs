@@ -318,6 +318,10 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                         self.refresh_held().await;
                     }
                     self.note_heads().await;
+                    if self.paused.is_none() {
+                        // One that could not be recorded is acted on once that is mended.
+                        self.handle_triggers().await;
+                    }
                     if self.has_nothing_to_do() {
                         self.trial = None;
                     }
@@ -355,8 +359,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     self.work.others_allowed = Arc::default();
                     self.work.bucket_seen = Arc::default();
                 }
-                self.handle_retry_trigger().await;
-                self.handle_release_trigger().await;
+                self.handle_triggers().await;
                 Ok(0)
             }
         };

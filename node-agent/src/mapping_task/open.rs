@@ -67,8 +67,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         }
         self.paused = None;
         self.clear_up_after_the_last_task().await;
-        self.handle_retry_trigger().await;
-        self.handle_release_trigger().await;
+        self.handle_triggers().await;
         self.refresh_held().await;
         true
     }
@@ -110,8 +109,14 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         Ok((opened, window))
     }
 
+    /// Acts on the policy's triggers that were not acted on yet.
+    pub(super) async fn handle_triggers(&mut self) {
+        self.handle_retry_trigger().await;
+        self.handle_release_trigger().await;
+    }
+
     /// Acts on the policy's retry trigger, once for each of its values.
-    pub(super) async fn handle_retry_trigger(&mut self) {
+    async fn handle_retry_trigger(&mut self) {
         let token = self.work.mapping.triggers.retry.clone();
         if token.is_none() || token == self.handled_retry {
             return;
@@ -129,7 +134,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
 
     /// Releases the batches of deletes that the policy's trigger names, once for each of its values. Agents have
     /// batches of their own: the value may name several, with commas between them.
-    pub(super) async fn handle_release_trigger(&mut self) {
+    async fn handle_release_trigger(&mut self) {
         let trigger = self.work.mapping.triggers.release_deletes.clone();
         if trigger.is_none() || trigger == self.handled_release {
             return;
