@@ -11,6 +11,7 @@ use crate::agent::Agent;
 use crate::args::Retry;
 use crate::cluster::Cluster;
 use crate::place::Usage;
+use crate::policy::Policy;
 
 /// Has held rows tried again. `plugin`: kubectl has called.
 ///
@@ -69,7 +70,13 @@ async fn in_cluster(args: &Retry, out: &mut dyn Write) -> Result<()> {
         status.is_some_and(|status| status.last_handled_retry.as_ref() == Some(&token))
     });
     match handled.await? {
-        Ok(_) => writeln!(out, "{name}: every agent has done so")?,
+        Ok(policy) => match without_agent(&policy) {
+            None => writeln!(out, "{name}: every agent has done so")?,
+            Some(missing) => bail!(
+                "{name}: the agents that answer have done so, {missing} have none that does; it will do so once it is back: {}",
+                policy.obstacles().join("; ")
+            ),
+        },
         Err(policy) => {
             let mut why = policy.obstacles();
             why.push("kubectl onespace status shows more".to_owned());
@@ -81,4 +88,37 @@ async fn in_cluster(args: &Retry, out: &mut dyn Write) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How many container servers have a part in a policy and no agent that answers; none if each has one.
+fn without_agent(policy: &Policy) -> Option<String> {
+    let agents = policy.status.as_ref()?.agents.as_ref()?;
+    let expected = agents.expected?;
+    let missing = expected
+        .checked_sub(agents.reporting)
+        .filter(|missing| *missing > 0)?;
+    Some(format!("{missing} of {expected} container servers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn it_is_not_said_that_every_agent_has_done_so_while_one_does_not_answer() {
+        let with = |agents: serde_json::Value| {
+            let policy = json!({
+                "apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy",
+                "metadata": {"name": "photos", "namespace": "swift"},
+                "status": {"agents": agents},
+            });
+            without_agent(&Policy::read(&serde_json::from_value(policy).unwrap()))
+        };
+        let two = json!({"expected": 3, "reporting": 2, "current": 2});
+        assert_eq!(with(two).as_deref(), Some("1 of 3 container servers"));
+        assert_eq!(with(json!({"expected": 3, "reporting": 3, "current": 3})), None);
+        assert_eq!(with(json!({"reporting": 0, "current": 0})), None);
+    }
 }

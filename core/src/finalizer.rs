@@ -4,7 +4,7 @@
 use onespace_crds::{Condition, ConditionStatus, Mode, SyncPolicyStatus};
 
 use crate::reason::ConditionReason;
-use crate::status::time;
+use crate::status::{bound, time};
 
 /// The finalizer of a policy whose deletion would hide objects.
 pub const FINALIZER: &str = "onespace.dev/archived-data";
@@ -68,6 +68,7 @@ pub fn tell_of_hold(status: &mut SyncPolicyStatus, before: &SyncPolicyStatus, ui
             "objects exist only at the target, and without this policy nothing shows them: if that is meant, annotate it with {CONFIRM_DELETE}={uid}"
         );
         condition.last_transition_time = since;
+        bound(status);
     }
 }
 

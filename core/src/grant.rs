@@ -66,10 +66,12 @@ impl Grant {
                 .iter()
                 .any(|account| covers_account(account, &mapping.source.account))
             && modes.contains(&mapping.mode)
-            && endpoints.as_ref().is_none_or(|endpoints| {
-                endpoints
-                    .iter()
-                    .any(|endpoint| covers_endpoint(endpoint, &policy.endpoint))
+            && endpoints.as_ref().is_none_or(|granted| {
+                // What goes through a proxy goes to the proxy.
+                let proxy = mapping.target.http_proxy.as_deref().map(Endpoint::parse);
+                let covered =
+                    |endpoint: &Endpoint| granted.iter().any(|granted| covers_endpoint(granted, endpoint));
+                covered(&policy.endpoint) && proxy.is_none_or(|proxy| proxy.as_ref().is_some_and(covered))
             })
             && (*ambient || mapping.target.credential.0 != AMBIENT)
     }
@@ -233,6 +235,27 @@ mod tests {
                 covers("endpoints", json!([granted]), endpoint),
                 covered,
                 "{granted} {endpoint:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_granted_as_endpoints_are() {
+        let mut through_a_proxy = policy(None);
+        through_a_proxy.mapping.target.http_proxy = Some("http://proxy.example.com:3128".to_owned());
+        for (endpoints, covered) in [
+            (json!(null), true),
+            (json!(["AWS"]), false),
+            (json!(["http://proxy.example.com:3128"]), false),
+            (json!(["AWS", "http://proxy.example.com"]), false),
+            (json!(["AWS", "http://proxy.example.com:3128"]), true),
+        ] {
+            let spec = json!({"namespaceSelector": {}, "accounts": ["*"], "endpoints": endpoints});
+            let grant = Grant::new(&serde_json::from_value(spec).unwrap());
+            assert_eq!(
+                grant.covers(&through_a_proxy, &Labels::new()),
+                covered,
+                "{endpoints}"
             );
         }
     }

@@ -166,7 +166,13 @@ pub fn load(files: &Files) -> Result<LoadedSet, LoadError> {
         credentials.extend(content.credentials);
     }
 
-    let mut raw = Vec::new();
+    let mut set = LoadedSet {
+        revision: index.revision,
+        credentials,
+        ..LoadedSet::default()
+    };
+    let mut by_id: BTreeMap<MappingId, Mapping> = BTreeMap::new();
+    let mut own = Vec::new();
     for (shard, entry) in &index.mappings {
         let file = format!("mappings/{shard}.json");
         let bytes = present(&file, &files.mappings, shard)?;
@@ -175,40 +181,33 @@ pub fn load(files: &Files) -> Result<LoadedSet, LoadError> {
         let content: MappingShard = parse(&file, bytes)?;
         version(&file, content.format_version)?;
         matches(&file, "revision", content.revision == entry.revision)?;
-        raw.extend(content.mappings);
-    }
-
-    let mut set = LoadedSet {
-        revision: index.revision,
-        credentials,
-        ..LoadedSet::default()
-    };
-    let mut by_id: BTreeMap<MappingId, Mapping> = BTreeMap::new();
-    for value in &raw {
-        match one(value, &set.credentials) {
-            Ok(mapping) => {
-                let id = mapping.id.clone();
-                if by_id.insert(id.clone(), mapping).is_some() {
-                    return Err(LoadError::Twice { id: id.0 });
+        // As values they are several times as large as their text, so they go shard by shard.
+        for value in content.mappings {
+            own.extend(single_container(&value));
+            match one(value, &set.credentials) {
+                Ok(mapping) => {
+                    let id = mapping.id.clone();
+                    if by_id.insert(id.clone(), mapping).is_some() {
+                        return Err(LoadError::Twice { id: id.0 });
+                    }
                 }
+                Err(refused) => set.refused.push(refused),
             }
-            Err(refused) => set.refused.push(refused),
         }
     }
     set.mappings = by_id.into_values().collect();
-    carve(&mut set.mappings, &raw);
+    carve(&mut set.mappings, &own);
     Ok(set)
 }
 
 /// One mapping, if this program can honour it.
-fn one(value: &Value, credentials: &BTreeMap<String, Credentials>) -> Result<Mapping, Refused> {
-    let refuse = |reason, message| {
-        let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
-        Refused {
-            id: MappingId(id.chars().take(64).collect()),
-            reason,
-            message,
-        }
+fn one(value: Value, credentials: &BTreeMap<String, Credentials>) -> Result<Mapping, Refused> {
+    let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
+    let id = MappingId(id.chars().take(64).collect());
+    let refuse = |reason, message| Refused {
+        id: id.clone(),
+        reason,
+        message,
     };
     let texts = value
         .get("requires")
@@ -224,7 +223,7 @@ fn one(value: &Value, credentials: &BTreeMap<String, Credentials>) -> Result<Map
             format!("it needs the feature {unknown:?}, which this program does not have: update it");
         return Err(refuse(RefuseReason::FeatureUnknown, message));
     }
-    let mapping: Mapping = serde_json::from_value(value.clone()).map_err(|error| {
+    let mapping: Mapping = serde_json::from_value(value).map_err(|error| {
         let error: String = error.to_string().chars().take(200).collect();
         let message = format!("it cannot be read ({error}): write the files anew with `onespace render`");
         refuse(RefuseReason::Unparseable, message)
@@ -261,9 +260,8 @@ fn one(value: &Value, credentials: &BTreeMap<String, Credentials>) -> Result<Map
 }
 
 /// Takes containers that have a policy of their own out of account-wide mappings, even when that policy's mapping is
-/// refused: its objects must not go elsewhere meanwhile.
-fn carve(mappings: &mut [Mapping], raw: &[Value]) {
-    let own: Vec<(&str, &str)> = raw.iter().filter_map(single_container).collect();
+/// refused: its objects must not go elsewhere meanwhile. `own` are accounts and containers that have one.
+fn carve(mappings: &mut [Mapping], own: &[(String, String)]) {
     for mapping in mappings
         .iter_mut()
         .filter(|mapping| mapping.source.is_account_wide())
@@ -271,20 +269,22 @@ fn carve(mappings: &mut [Mapping], raw: &[Value]) {
         let taken = own
             .iter()
             .filter(|(account, _)| *account == mapping.source.account);
-        mapping.carved_out = taken.map(|(_, container)| (*container).to_owned()).collect();
+        mapping.carved_out = taken.map(|(_, container)| container.clone()).collect();
         mapping.carved_out.sort();
         mapping.carved_out.dedup();
     }
 }
 
-fn single_container(mapping: &Value) -> Option<(&str, &str)> {
+/// The account and container of a policy for one container.
+fn single_container(mapping: &Value) -> Option<(String, String)> {
     let removing = serde_json::to_value(MappingState::Removing).ok();
     if mapping.get("state") == removing.as_ref() {
         return None;
     }
     let source = mapping.get("source")?;
-    let container = source.get("container")?.as_str()?;
-    (container != ALL_CONTAINERS).then_some((source.get("account")?.as_str()?, container))
+    let text = |name| source.get(name).and_then(Value::as_str).map(str::to_owned);
+    let container = text("container").filter(|container| container != ALL_CONTAINERS)?;
+    Some((text("account")?, container))
 }
 
 fn present<'a>(file: &str, files: &'a BTreeMap<String, Vec<u8>>, shard: &str) -> Result<&'a [u8], LoadError> {

@@ -354,7 +354,7 @@ impl std::ops::AddAssign for Totals {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemoteReport {
-    /// The last request came back with an answer that was not a failure of the remote.
+    /// The last request came back with an answer that was not a failure of the remote, or nothing is asked of it.
     pub reachable: bool,
     /// Known error code or HTTP status of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,8 @@
 //! Conditions follow the conventions of kstatus: `Reconciling` is true while something is on its way by itself,
 //! `Stalled` when a person must act.
 
+mod bound;
+mod bystander;
 mod conditions;
 mod events;
 mod sum;
@@ -15,11 +17,19 @@ use crate::mapping::Mapping;
 use crate::report::HeldRow;
 use crate::validate::Finding;
 
+pub use self::bound::LONGEST;
+pub(crate) use self::bound::{bound, json_length};
+use self::bound::{cut, in_short};
+pub use self::bystander::Bystander;
 pub use self::events::{Event, events};
 pub use self::sum::{AgentView, Sum, silent, sum};
 
 /// How long the numbers of a policy may be old while nothing else changes, in seconds.
 pub const COUNTERS_EVERY: u64 = 60;
+
+/// How long source and target may be in a status, in bytes.
+const SOURCE_LENGTH: usize = 256;
+const TARGET_LENGTH: usize = 512;
 
 /// How a policy stands with the operator.
 #[derive(Clone, Copy, Debug)]
@@ -47,11 +57,8 @@ pub fn status(
     now: i64,
 ) -> SyncPolicyStatus {
     let source = mapping.map(|mapping| {
-        format!(
-            "{}/{}",
-            mapping.source.account,
-            mapping.source.container.trim_start_matches('/')
-        )
+        let container = mapping.source.container.trim_start_matches('/');
+        in_short(&format!("{}/{container}", mapping.source.account), SOURCE_LENGTH)
     });
     let target = mapping.map(target_in_short);
     let moved = previous.target.is_some() && target.is_some() && previous.target != target;
@@ -59,7 +66,7 @@ pub fn status(
     let numbers = accepted && sum.counted > 0;
     // Agents that refuse a mapping count nothing: what was counted last stays.
     let last = Some(previous).filter(|_| accepted && !numbers && !moved);
-    SyncPolicyStatus {
+    let mut status = SyncPolicyStatus {
         observed_generation: Some(generation),
         conditions: conditions::conditions(
             generation,
@@ -114,15 +121,31 @@ pub fn status(
             .or_else(|| previous.last_handled_retry.clone()),
         source: source.or_else(|| previous.source.clone()),
         target: target.or_else(|| previous.target.clone()),
-    }
+    };
+    bound(&mut status);
+    status
 }
 
-/// Whether a status is to be written: at once if it says something new, or, if just numbers moved, once the last
-/// decision is so many seconds old that it is this policy's turn. `jitter` spreads the turns.
+/// How urgently a status is to be written: the first before the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// It is about another generation: whoever changed the policy waits for it.
+    Generation,
+    /// It says something new, or somebody else has changed it.
+    News,
+    /// Just numbers moved.
+    Numbers,
+}
+
+/// How urgently a status is to be written; none if it is not: at once if it says something new, or, if just numbers moved,
+/// once the last decision is so many seconds old that it is this policy's turn. `jitter` spreads the turns.
 #[must_use]
-pub fn is_due(written: &SyncPolicyStatus, wanted: &SyncPolicyStatus, age: u64, jitter: u64) -> bool {
+pub fn due(written: &SyncPolicyStatus, wanted: &SyncPolicyStatus, age: u64, jitter: u64) -> Option<Urgency> {
+    if written.observed_generation != wanted.observed_generation {
+        return Some(Urgency::Generation);
+    }
     if without_numbers(written) != without_numbers(wanted) {
-        return true;
+        return Some(Urgency::News);
     }
     let as_of_alone = |status: &SyncPolicyStatus| {
         let mut status = status.clone();
@@ -131,19 +154,42 @@ pub fn is_due(written: &SyncPolicyStatus, wanted: &SyncPolicyStatus, age: u64, j
         }
         status
     };
-    age >= COUNTERS_EVERY + jitter && as_of_alone(written) != as_of_alone(wanted)
+    let moved = is_turn(age, jitter) && as_of_alone(written) != as_of_alone(wanted);
+    moved.then_some(Urgency::Numbers)
+}
+
+/// Whether the last decision is so many seconds old that numbers may be written again.
+#[must_use]
+pub fn is_turn(age: u64, jitter: u64) -> bool {
+    age >= COUNTERS_EVERY + jitter
 }
 
 fn without_numbers(status: &SyncPolicyStatus) -> SyncPolicyStatus {
-    SyncPolicyStatus {
+    let mut status = SyncPolicyStatus {
         progress: None,
         failed: None,
-        remote: status.remote.clone().map(|remote| Remote {
-            probed_at: None,
-            ..remote
-        }),
         ..status.clone()
+    };
+    for condition in &mut status.conditions {
+        condition.message = without_counts(&condition.message);
     }
+    if let Some(held) = &mut status.held_deletes {
+        held.count = 0;
+    }
+    if let Some(remote) = &mut status.remote {
+        remote.probed_at = None;
+    }
+    status
+}
+
+/// A message without the words that are numbers: names and addresses stay.
+fn without_counts(message: &str) -> String {
+    let is_count = |word: &str| {
+        let word = word.trim_matches(|character: char| !character.is_alphanumeric());
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let words: Vec<&str> = message.split(' ').filter(|word| !is_count(word)).collect();
+    words.join(" ")
 }
 
 /// `https://s3.example.com:9000/bucket/prefix`, or `s3://bucket/prefix` at AWS.
@@ -157,7 +203,7 @@ fn target_in_short(mapping: &Mapping) -> String {
         text.push('/');
         text.push_str(prefix);
     }
-    text
+    in_short(&text, TARGET_LENGTH)
 }
 
 fn failed(row: &HeldRow) -> Option<FailedRow> {
@@ -171,15 +217,6 @@ fn failed(row: &HeldRow) -> Option<FailedRow> {
 
 pub(crate) fn time(seconds: i64) -> Option<Time> {
     Timestamp::from_second(seconds).ok().map(Time)
-}
-
-/// The beginning of a text, of at most so many bytes.
-fn cut(text: &str, bytes: usize) -> String {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 #[cfg(test)]

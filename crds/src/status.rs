@@ -34,7 +34,7 @@ pub struct SyncPolicyStatus {
     /// What was found out about the remote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Remote>,
-    /// The last value of the annotation `onespace.dev/retry` that was acted upon.
+    /// The last value of the annotation `onespace.dev/retry` that every agent that answers has acted upon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_retry: Option<String>,
@@ -48,13 +48,13 @@ pub struct SyncPolicyStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Agents {
-    /// Nodes that hold a replica of a container DB; unknown while no agent reports.
+    /// Container servers that the ring names for its containers: each may hold a part. Unknown while no agent reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<u32>,
-    /// Agents that report.
+    /// Of these, how many have an agent that answers.
     #[serde(default)]
     pub reporting: u32,
-    /// Agents that run the observed generation.
+    /// Of these, how many have one that runs the observed generation.
     #[serde(default)]
     pub current: u32,
 }

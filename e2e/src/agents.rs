@@ -237,5 +237,5 @@ pub fn idle(report: &MappingReport) -> bool {
         && report.pending.rows == 0
         && report.pending.exact
         && report.verify.rows == 0
-        && report.remote.probed_at.is_some()
+        && (report.remote.probed_at.is_some() || report.databases.open == 0)
 }

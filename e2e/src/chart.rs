@@ -110,3 +110,11 @@ pub fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> Result<&'a Val
         .find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
     found.with_context(|| format!("no {kind} {name}"))
 }
+
+/// All containers of a pod's spec, the sidecar among them.
+#[must_use]
+pub fn containers(object: &Value) -> Vec<&Value> {
+    let spec = object.pointer("/spec/template/spec").unwrap_or(&object["spec"]);
+    let lists = ["initContainers", "containers"].map(|list| spec[list].as_array());
+    lists.into_iter().flatten().flatten().collect()
+}

@@ -22,6 +22,7 @@ pub mod ports;
 pub mod programs;
 pub mod s3;
 pub mod shared;
+pub mod silent_proxy;
 pub mod site;
 pub mod swift;
 pub mod tools;

@@ -178,7 +178,7 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
             "image": {"registry": "onespace.dev", "tag": "test", "pullPolicy": "Never"},
             "helmTest": {"patienceSeconds": 240},
             "agents": {
-                "pools": pools.chain([("default".to_owned(), Value::Null)]).collect::<serde_json::Map<_, _>>(),
+                "pools": pools.collect::<serde_json::Map<_, _>>(),
                 "verificationSlack": "5s",
             },
             "internalEndpoint": {
@@ -236,19 +236,28 @@ stringData: {{AWS_ACCESS_KEY_ID: {access}, AWS_SECRET_ACCESS_KEY: {secret}}}
         let values = self.cluster.folder().join("values.json");
         std::fs::write(&values, self.values().to_string())?;
         let (chart, values) = (chart.display().to_string(), values.display().to_string());
-        let arguments = [
-            "upgrade",
-            "--install",
-            "onespace",
-            &chart,
-            "--namespace",
-            NAMESPACE,
-        ];
-        let waiting = ["--create-namespace", "--wait", "--timeout", "360s", "-f", &values];
-        self.cluster
-            .helm(&[&arguments[..], &waiting[..], more].concat())
-            .await
+        let words = installation(&chart, &values);
+        self.cluster.helm(&[&words[..], more].concat()).await
     }
+}
+
+/// What helm is told to install a chart with a file of values, or to upgrade what is there.
+#[must_use]
+pub fn installation<'a>(chart: &'a str, values: &'a str) -> [&'a str; 12] {
+    [
+        "upgrade",
+        "--install",
+        "onespace",
+        chart,
+        "--namespace",
+        NAMESPACE,
+        "--create-namespace",
+        "--wait",
+        "--timeout",
+        "360s",
+        "-f",
+        values,
+    ]
 }
 
 /// What listens on 127.0.0.1 of this program is at the control plane's address for pods.

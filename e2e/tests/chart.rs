@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use onespace_e2e::chart::{self, NAMESPACE, helm, named, objects, render, rendered, run};
+use onespace_e2e::chart::{self, NAMESPACE, containers, helm, named, objects, render, rendered, run};
 use onespace_e2e::kube::Kubernetes;
 use onespace_e2e::tools::{tool, workspace};
 use serde_json::{Value, json};
@@ -166,6 +166,10 @@ fn the_notes_say_what_to_look_at_and_what_stays() {
         "Policies count in onespace.",
         "(default)",
         "the CRDs, every policy",
+        "Secrets with copies of the policies' keys",
+        "kubectl -n onespace delete configmap,secret -l app.kubernetes.io/managed-by=onespace-operator",
+        // Whoever makes it gives it no label.
+        "kubectl -n onespace delete lease onespace-operator",
     ] {
         assert!(plain.contains(said), "{said}: {plain}");
     }
@@ -214,13 +218,6 @@ fn the_internal_endpoint_is_a_chain_that_ends_at_the_proxy_and_listens_on_loopba
     ];
     assert_eq!(chain, expected);
     assert!(text.contains("\n[app:proxy-server]\nuse = egg:swift#proxy\n"));
-}
-
-/// All containers of a pod's spec, the sidecar among them.
-fn containers(object: &Value) -> Vec<&Value> {
-    let spec = object.pointer("/spec/template/spec").unwrap_or(&object["spec"]);
-    let lists = ["initContainers", "containers"].map(|list| spec[list].as_array());
-    lists.into_iter().flatten().flatten().collect()
 }
 
 #[test]

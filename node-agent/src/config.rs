@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ipnet::IpNet;
+use onespace_stores::swift::locate::ContainerServer;
 
 /// Follows the container databases of this Swift node and keeps remote stores in step, as the mapping files say.
 ///
@@ -29,15 +30,15 @@ pub struct Config {
         value_name = "DIR"
     )]
     pub devices: PathBuf,
-    /// This node's container server as the ring names it; may repeat. Default: local addresses and the port of
-    /// container-server.conf.
+    /// This node's container server as the ring names it, or :PORT for all local addresses; may repeat. Default: local
+    /// addresses and the port of container-server.conf.
     #[arg(
         long,
         env = "ONESPACE_CONTAINER_SERVER",
         value_delimiter = ',',
         value_name = "IP:PORT"
     )]
-    pub container_server: Vec<String>,
+    pub container_server: Vec<ContainerServer>,
     /// A Swift proxy without auth and gatekeeper that only agents can reach.
     #[arg(long, env = "ONESPACE_INTERNAL_ENDPOINT", value_name = "URL")]
     pub internal_endpoint: String,

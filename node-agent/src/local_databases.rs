@@ -9,7 +9,7 @@ use onespace_core::mapping::Mapping;
 use onespace_core::plan::reconcile::ContainerSays;
 use onespace_stores::swift::client::{Peer, SwiftSource};
 use onespace_stores::swift::container_db::{self, ContainerDb, DbError};
-use onespace_stores::swift::locate::{self, Node, Owner, SHARDS};
+use onespace_stores::swift::locate::{self, ContainerServer, Node, Owner, SHARDS};
 
 use crate::databases::{Chunk, DatabaseError, Databases, Located, ReadRow, Replica, Signature};
 use crate::disks::{Disks, Stuck};
@@ -30,7 +30,7 @@ pub struct Place {
     /// Folder of the devices.
     pub devices: PathBuf,
     /// This node as the ring names it.
-    pub container_servers: Vec<String>,
+    pub container_servers: Vec<ContainerServer>,
 }
 
 /// The databases of this node.

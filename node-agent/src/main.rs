@@ -3,8 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use onespace_node_agent::config::Config;
 use onespace_node_agent::run::{Ended, run};
+
+/// The system's would keep what each of many threads needed at its worst: with thousands of mappings most of the memory.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -104,7 +104,11 @@ pub fn render(
         "1 when every database's first pass is complete.",
         POLICY,
     )?;
-    let reachable = gauge("onespace_remote_reachable", "1 when the remote answers.", POLICY)?;
+    let reachable = gauge(
+        "onespace_remote_reachable",
+        "1 when the remote answers, or nothing is asked of it.",
+        POLICY,
+    )?;
     let objects = counter("onespace_objects_total", "Objects brought in step.")?;
     let bytes = counter("onespace_sent_bytes_total", "Bytes sent to the remote.")?;
     let deletes = counter("onespace_deletes_total", "Deletes carried out at the remote.")?;

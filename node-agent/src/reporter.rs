@@ -16,9 +16,9 @@ pub const LIMIT: usize = 500;
 const REMEMBERED: usize = 1000;
 
 /// Numbers every change, so that a reader can ask for what is new.
-#[derive(Debug)]
 pub struct Reporter {
     boot: String,
+    node: Box<dyn Fn() -> String + Send + Sync>,
     info: AgentInfo,
     running: watch::Receiver<Running>,
     seen: Mutex<Seen>,
@@ -27,23 +27,46 @@ pub struct Reporter {
 #[derive(Debug, Default)]
 struct Seen {
     revision: u64,
-    mappings: BTreeMap<MappingId, (u64, MappingReport)>,
+    mappings: BTreeMap<MappingId, Known>,
     removed: BTreeMap<MappingId, u64>,
     forgotten_up_to: u64,
 }
 
+/// A report as it was last seen.
+#[derive(Debug)]
+struct Known {
+    /// Of the change that brought it.
+    revision: u64,
+    report: MappingReport,
+    /// Where it came from. It knows cheaply whether there is a later one: most of thousands did not change.
+    source: watch::Receiver<MappingReport>,
+}
+
+impl Known {
+    /// Whether nothing came since from where it came from.
+    fn is_latest(&self, reports: &watch::Receiver<MappingReport>) -> bool {
+        self.source.same_channel(reports) && matches!(self.source.has_changed(), Ok(false))
+    }
+}
+
 impl Reporter {
-    /// Reports of this agent. `boot` differs for every start of it.
+    /// Reports of this agent. `node` is asked for its name whenever it reports: the ring may come to name it, or name more of
+    /// it. `boot` differs for every start of it.
     #[must_use]
-    pub fn new(node: String, boot: String, running: watch::Receiver<Running>) -> Self {
+    pub fn new(
+        node: impl Fn() -> String + Send + Sync + 'static,
+        boot: String,
+        running: watch::Receiver<Running>,
+    ) -> Self {
         let info = AgentInfo {
-            node,
+            node: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             format_versions: vec![FORMAT_VERSION],
             features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
         };
         Self {
             boot,
+            node: Box::new(node),
             info,
             running,
             seen: Mutex::default(),
@@ -92,6 +115,10 @@ impl Reporter {
     /// What changed since `since` (or everything), at most `limit` mappings, those after `after`.
     #[must_use]
     pub fn report(&self, since: Option<&str>, after: Option<&str>, limit: usize) -> Report {
+        let agent = AgentInfo {
+            node: (self.node)(),
+            ..self.info.clone()
+        };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.running.borrow();
         seen.update(&running);
@@ -103,14 +130,15 @@ impl Reporter {
         let mut changed = seen
             .mappings
             .iter()
-            .filter(|(id, (revision, _))| {
-                since.is_none_or(|since| *revision > since) && after.is_none_or(|after| id.0.as_str() > after)
+            .filter(|(id, known)| {
+                since.is_none_or(|since| known.revision > since)
+                    && after.is_none_or(|after| id.0.as_str() > after)
             })
-            .map(|(_, (_, report))| report);
+            .map(|(_, known)| &known.report);
         let mappings: Vec<_> = changed.by_ref().take(limit).cloned().collect();
         let next = changed.next().and(mappings.last()).map(|last| last.id.clone());
         Report {
-            agent: self.info.clone(),
+            agent,
             config: running.config.clone(),
             revision: format!("{}:{}", self.boot, seen.revision),
             full: since.is_none(),
@@ -140,12 +168,26 @@ impl Seen {
             self.removed.insert(id, self.revision);
         }
         for (id, entry) in &running.mappings {
-            let report = entry.reports.borrow();
-            if self.mappings.get(id).is_none_or(|(_, last)| *last != *report) {
-                self.revision += 1;
-                self.mappings.insert(id.clone(), (self.revision, report.clone()));
-                self.removed.remove(id);
+            let known = self.mappings.get(id);
+            if known.is_some_and(|known| known.is_latest(&entry.reports)) {
+                continue;
             }
+            let mut source = entry.reports.clone();
+            let report = source.borrow_and_update().clone();
+            let revision = match known {
+                Some(known) if known.report == report => known.revision,
+                _ => {
+                    self.revision += 1;
+                    self.removed.remove(id);
+                    self.revision
+                }
+            };
+            let known = Known {
+                revision,
+                report,
+                source,
+            };
+            self.mappings.insert(id.clone(), known);
         }
         while self.removed.len() > REMEMBERED {
             let Some((id, revision)) = self.removed.iter().min_by_key(|(_, revision)| **revision) else {
@@ -175,7 +217,7 @@ mod tests {
             let reports = BTreeMap::new();
             (
                 Self { running, reports },
-                Reporter::new("node".into(), "boot".into(), shown),
+                Reporter::new(|| "node".into(), "boot".into(), shown),
             )
         }
 
@@ -210,6 +252,18 @@ mod tests {
             .iter()
             .map(|mapping| mapping.id.as_str())
             .collect()
+    }
+
+    #[test]
+    fn an_agent_is_known_by_the_name_that_the_ring_has_for_it_now() {
+        let (_running, shown) = watch::channel(Running::default());
+        let name = std::sync::Arc::new(Mutex::new(String::new()));
+        let known = name.clone();
+        let reporter = Reporter::new(move || known.lock().unwrap().clone(), "boot".into(), shown);
+        let node = || reporter.report(None, None, LIMIT).agent.node;
+        assert_eq!(node(), "", "it is in no ring yet");
+        "10.0.0.1:6201".clone_into(&mut name.lock().unwrap());
+        assert_eq!(node(), "10.0.0.1:6201");
     }
 
     #[test]

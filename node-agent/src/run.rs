@@ -9,6 +9,7 @@ use onespace_core::reason::Notice;
 use onespace_core::report::{MappingReport, RunState};
 use onespace_stores::egress::DenyList;
 use onespace_stores::mutual_tls::Reloading;
+use onespace_stores::s3::Transports;
 use onespace_stores::swift::client::{SwiftSource, Timeouts};
 use onespace_stores::{admin, shutdown};
 use tokio::sync::watch;
@@ -93,7 +94,9 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let databases = Arc::new(LocalDatabases::open(place, source.clone())?);
     let state = State::open(&state)?;
     let (running, shown) = watch::channel(Running::default());
-    let reporter = Arc::new(Reporter::new(databases.name(), boot_name(), shown.clone()));
+    let named = databases.clone();
+    let name = move || named.name();
+    let reporter = Arc::new(Reporter::new(name, boot_name(), shown.clone()));
     let cancel = CancellationToken::new();
     let mut servers = tokio::task::JoinSet::new();
     for (address, option, tls, server) in [
@@ -129,6 +132,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
             ..Limits::default()
         },
         deny,
+        transports: Transports::default(),
         running,
     };
     let patience = if once { PATIENCE } else { endpoint::PATIENCE };

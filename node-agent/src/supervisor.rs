@@ -14,7 +14,7 @@ use onespace_core::report::{ConfigReport, MappingReport, RunState, rfc3339};
 use onespace_core::select::Selector;
 use onespace_stores::egress::DenyList;
 use onespace_stores::remote::{Capabilities, RemoteError};
-use onespace_stores::s3::{S3Config, S3Remote, SharedKeys};
+use onespace_stores::s3::{S3Config, S3Remote, SharedKeys, Transports};
 use onespace_stores::source::Source;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -84,6 +84,8 @@ pub struct Supervisor<D, S, C> {
     pub limits: Limits,
     /// Addresses that must not be dialled.
     pub deny: DenyList,
+    /// What mappings reach their remotes by.
+    pub transports: Transports,
     /// What the servers show.
     pub running: watch::Sender<Running>,
 }
@@ -351,7 +353,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         let unusable = |message: String| refuse(RefuseReason::Unparseable, message);
         let config = S3Config::from_target(&mapping.target, keys.into(), self.deny.clone())
             .with_proxy_login(proxy_login);
-        let remote = S3Remote::new(config).map_err(|error| match error {
+        let remote = S3Remote::sharing(config, &self.transports).map_err(|error| match error {
             RemoteError::Paused {
                 reason: PauseReason::AddressDenied,
                 message,

@@ -347,3 +347,35 @@ async fn a_mistake_in_the_program_is_shown_and_tried_again() {
     assert_eq!((report.state, report.reason), (RunState::Running, None));
     assert_eq!(world.at_remote("o").as_deref(), Some("x"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_database_or_is_suspended_asks_the_remote_nothing() {
+    let world = World::new();
+    let suspended = world.start(Mapping {
+        state: onespace_core::mapping::MappingState::Suspended,
+        ..mapping()
+    });
+    pass(seconds(120)).await;
+    let report = suspended.reports.borrow().clone();
+    assert_eq!(
+        (report.databases.open, report.remote.reachable),
+        (1, true),
+        "no alert"
+    );
+    suspended.cancel.cancel();
+    suspended.task.await.unwrap();
+    let elsewhere = world.things().databases.remove(&path(CONTAINER)).unwrap();
+    let handle = world.start(mapping());
+    // There is nothing to do, and that is known without the remote.
+    let report = settle(&handle).await;
+    assert_eq!((report.state, report.databases.open), (RunState::Running, 0));
+    assert_eq!((world.things().probes, report.remote.probed_at), (0, None));
+    assert!(report.remote.reachable, "no alert");
+    // It comes with the ring.
+    world.things().databases.insert(path(CONTAINER), elsewhere);
+    world.put(CONTAINER, "x", "1");
+    pass(seconds(10)).await;
+    settle(&handle).await;
+    assert_eq!(world.at_remote("x").as_deref(), Some("1"));
+    assert_eq!(world.things().probes, 1);
+}

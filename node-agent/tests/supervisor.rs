@@ -100,6 +100,7 @@ async fn a_task_that_fails_in_itself_is_shown_and_starts_anew_as_often_as_it_doe
         clock: clock.clone(),
         limits: Limits::default(),
         deny: DenyList::new([]),
+        transports: onespace_stores::s3::Transports::default(),
         running,
     };
     let cancel = CancellationToken::new();

@@ -39,7 +39,7 @@ fn shown(handle: &Handle) -> (RunState, Option<String>, String) {
         mappings: BTreeMap::from([(mapping().id, entry)]),
     };
     let (_sender, running) = watch::channel(running);
-    let reporter = Reporter::new("node".into(), "boot".into(), running);
+    let reporter = Reporter::new(|| "node".into(), "boot".into(), running);
     let report = reporter.report(None, None, LIMIT).mappings.remove(0);
     let metrics = metrics::render(true, &reporter.config(), &reporter.mappings()).unwrap();
     (report.state, report.reason, String::from_utf8(metrics).unwrap())

@@ -17,8 +17,40 @@ pub struct Agents {
     awaited: BTreeSet<String>,
 }
 
+/// What answers say anything new of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    all: bool,
+    of: BTreeSet<String>,
+}
+
+impl News {
+    /// Of every mapping.
+    #[must_use]
+    pub fn of_all() -> Self {
+        Self {
+            all: true,
+            of: BTreeSet::new(),
+        }
+    }
+
+    /// Whether anything new is said of a mapping.
+    #[must_use]
+    pub fn concern(&self, mapping: &str) -> bool {
+        self.all || self.of.contains(mapping)
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.all |= other.all;
+        self.of.extend(other.of);
+        self
+    }
+}
+
 impl Agents {
-    /// From now on these are asked. What others said last stays: they are silent.
+    /// From now on these are asked. What others said last stays: they are silent. Who has never said anything is forgotten.
     pub fn expect(&mut self, agents: &BTreeMap<String, String>) {
         self.asked = agents.keys().cloned().collect();
         self.awaited.retain(|agent| agents.contains_key(agent));
@@ -27,33 +59,40 @@ impl Agents {
                 self.awaited.insert(agent.clone());
             }
         }
+        self.views
+            .retain(|agent, view| view.has_answered() || agents.contains_key(agent));
         for (agent, view) in &mut self.views {
             view.reachable &= agents.contains_key(agent);
         }
     }
 
-    /// Takes an answer. Returns whether it says anything new.
-    pub fn take(&mut self, update: Update, now: i64) -> bool {
+    /// Takes an answer. Returns what it says anything new of; none if of nothing.
+    pub fn take(&mut self, update: Update, now: i64) -> Option<News> {
         let Update { agent, answer } = update;
         // Said before its pod went: it would count as an answer of today for ever.
         if !self.asked.contains(&agent) {
-            return false;
+            return None;
         }
         let first_word = self.awaited.remove(&agent);
         let view = self.views.entry(agent.clone()).or_default();
         match answer {
             Ok(pages) => {
-                let first = pages.first();
-                let news = first_word
-                    || !view.reachable
-                    || first.is_some_and(|page| page.config.revision != view.config_revision)
-                    || pages
-                        .iter()
-                        .any(|page| page.full || !page.mappings.is_empty() || !page.removed.is_empty());
+                let (reachable, node) = (view.reachable, view.node.clone());
+                let (revision, refused) = (view.config_revision.clone(), view.refused.clone());
+                let mut news = News::default();
                 for (number, page) in pages.into_iter().enumerate() {
+                    news.all |= page.full;
+                    news.of.extend(page.removed.iter().map(|id| id.0.clone()));
+                    news.of
+                        .extend(page.mappings.iter().map(|mapping| mapping.id.clone()));
                     view.take(page, number == 0, now);
                 }
-                news
+                news.all |= first_word || !reachable || node != view.node;
+                let known = refused.keys().chain(view.refused.keys());
+                let changed = known.filter(|id| refused.get(*id) != view.refused.get(*id));
+                news.of.extend(changed.cloned());
+                let is_news = news != News::default() || revision != view.config_revision;
+                is_news.then_some(news)
             }
             Err(why) => {
                 let news = first_word || view.reachable;
@@ -64,7 +103,7 @@ impl Agents {
                 if view.node.is_empty() {
                     view.node = agent;
                 }
-                news
+                news.then(News::of_all)
             }
         }
     }
@@ -124,13 +163,64 @@ mod tests {
         let mut agents = Agents::default();
         agents.expect(&asked);
         assert!(!agents.is_complete());
-        assert!(agents.take(update(Ok(Report::default())), 1));
+        assert_eq!(
+            agents.take(update(Ok(Report::default())), 1),
+            Some(News::of_all())
+        );
         assert!(agents.is_complete());
-        assert!(!agents.take(update(Ok(Report::default())), 2), "nothing changed");
-        assert!(agents.take(update(Err("silence")), 3));
-        assert!(!agents.take(update(Err("silence")), 4));
+        assert_eq!(
+            agents.take(update(Ok(Report::default())), 2),
+            None,
+            "nothing changed"
+        );
+        assert_eq!(agents.take(update(Err("silence")), 3), Some(News::of_all()));
+        assert_eq!(agents.take(update(Err("silence")), 4), None);
         assert!(agents.views().all(|view| !view.reachable && view.as_of == 2));
-        assert!(agents.take(update(Ok(Report::default())), 5));
+        assert_eq!(
+            agents.take(update(Ok(Report::default())), 5),
+            Some(News::of_all())
+        );
+    }
+
+    #[test]
+    fn an_answer_is_news_of_what_it_names_and_of_what_is_refused_or_no_more() {
+        let asked = BTreeMap::from([("a".to_owned(), "http://a".to_owned())]);
+        let mut agents = Agents::default();
+        agents.expect(&asked);
+        agents.take(update(Ok(Report::default())), 1);
+        let mut of = |change: &dyn Fn(&mut Report)| {
+            let mut report = Report::default();
+            change(&mut report);
+            let news = agents.take(update(Ok(report)), 2)?;
+            let of = ["one", "two", "three"].map(|id| news.concern(id));
+            Some(of)
+        };
+        let mapping = |id: &str| onespace_core::report::MappingReport {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        let refused = |report: &mut Report, id: &str| {
+            report.config.refused = vec![onespace_core::report::Refused {
+                id: id.to_owned(),
+                reason: "FeatureUnknown".to_owned(),
+                message: "update it".to_owned(),
+            }];
+        };
+        assert_eq!(of(&|_| {}), None);
+        assert_eq!(
+            of(&|report| report.mappings = vec![mapping("one"), mapping("two")]),
+            Some([true, true, false])
+        );
+        assert_eq!(
+            of(&|report| report.removed = vec![onespace_core::mapping::MappingId("two".to_owned())]),
+            Some([false, true, false])
+        );
+        assert_eq!(of(&|report| refused(report, "three")), Some([false, false, true]));
+        assert_eq!(of(&|report| refused(report, "three")), None);
+        assert_eq!(of(&|report| refused(report, "one")), Some([true, false, true]));
+        assert_eq!(of(&|report| report.full = true), Some([true; 3]));
+        let revised = |report: &mut Report| report.config.revision = "r2".to_owned();
+        assert_eq!(of(&revised), Some([false; 3]), "the metrics tell of it");
     }
 
     #[test]
@@ -180,13 +270,35 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_never_answered_is_silent_until_its_pod_is_gone() {
+        let mut agents = Agents::default();
+        let asked = ["a", "b"].map(|agent| (agent.to_owned(), format!("http://{agent}")));
+        agents.expect(&BTreeMap::from(asked.clone()));
+        let mut named = Report::default();
+        named.mappings.push(onespace_core::report::MappingReport {
+            ring_nodes: ["10.0.0.1:6201".to_owned()].into(),
+            ..Default::default()
+        });
+        named.agent.node = "10.0.0.1:6201".to_owned();
+        agents.take(update(Ok(named)), 1);
+        let silent_one = Update {
+            agent: "b".to_owned(),
+            ..update(Err("silence"))
+        };
+        agents.take(silent_one, 1);
+        assert_eq!(silent(agents.views()), 1, "the ring may name it");
+        agents.expect(&BTreeMap::from([asked[0].clone()]));
+        assert_eq!(silent(agents.views()), 0);
+    }
+
+    #[test]
     fn an_answer_that_is_read_after_its_agents_pod_went_does_not_bring_the_agent_back() {
         let asked = BTreeMap::from([("a".to_owned(), "http://a".to_owned())]);
         let mut agents = Agents::default();
         agents.expect(&asked);
         agents.take(update(Ok(Report::default())), 1);
         agents.expect(&BTreeMap::new());
-        assert!(!agents.take(update(Ok(Report::default())), 2));
+        assert_eq!(agents.take(update(Ok(Report::default())), 2), None);
         assert!(agents.views().all(|view| !view.reachable && view.as_of == 1));
     }
 }

@@ -49,11 +49,11 @@ pub struct Config {
     /// The name under which this replica becomes leader. Default: one that no other start has.
     #[arg(long, env = "ONESPACE_IDENTITY", value_name = "NAME")]
     pub identity: Option<String>,
-    /// How long the leader may be silent before another replica takes over, in seconds.
+    /// How long the leader may be silent before another replica takes over, in seconds. It stops itself after two thirds.
     #[arg(long, env = "ONESPACE_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=600), value_name = "N")]
     pub lease_seconds: u64,
-    /// Takes the operator's finalizer off every policy, and ends. For when no operator is to run any more: nobody else would,
-    /// and policies that have it could never be deleted.
+    /// Takes the operator's finalizer off every policy of the watched namespaces, and ends. For when no operator is to run
+    /// there any more: nobody else would, and policies that have it could never be deleted.
     #[arg(long)]
     pub remove_finalizers: bool,
     /// Logs as JSON.

@@ -2,27 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::Client;
 use onespace_core::load::load_index;
 use onespace_core::shard::{FoldError, fold};
 use onespace_stores::mutual_tls::Identity;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::agents::Agents;
+use crate::agents::{Agents, News};
 use crate::api::ApiError;
 use crate::ask::{Asking, Update};
 use crate::decide::{decide, wanted};
+use crate::desk::Desk;
 use crate::fetch::References;
 use crate::finalize::{self, Finalizing};
-use crate::health::Ready;
+use crate::health::{Ready, unreadable_namespace};
+use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::poke::Pokes;
 use crate::published::{Names, Published};
 use crate::seen::{Effect, Event, Seen, SeenPod};
-use crate::status::Desk;
 use crate::table::{Change, Key};
 use crate::verdicts::{JITTER, Verdicts, count_conditions};
 
@@ -50,14 +52,16 @@ enum RoundError {
     Fold(#[from] FoldError),
 }
 
-/// Another replica leads now.
+/// Another replica leads now, or may soon.
 #[derive(Debug, thiserror::Error)]
-#[error("another replica leads now, or the Lease could not be renewed: starting anew is all there is to do")]
+#[error(
+    "another replica leads now, or may lead because the Lease could not be renewed in time: this one starts anew, and reads everything again"
+)]
 pub struct Deposed;
 
 /// What the loop works with.
 pub struct Controller {
-    /// The API server.
+    /// The API server, which takes writes from a leader alone.
     pub client: Client,
     /// The names of our objects.
     pub names: Names,
@@ -75,8 +79,8 @@ pub struct Controller {
     pub fixed: Vec<String>,
     /// The operator's certificate, once there is one.
     pub identities: watch::Receiver<Option<Identity>>,
-    /// Whether this replica leads.
-    pub leads: watch::Receiver<bool>,
+    /// Until when this replica leads.
+    pub leadership: Leadership,
     /// Where statuses are laid down.
     pub desk: Arc<Desk>,
     /// Metrics.
@@ -85,6 +89,8 @@ pub struct Controller {
     pub ready: Ready,
     /// A name that no other start has.
     pub boot: String,
+    /// Watched namespaces that cannot be read, as they were told.
+    pub unreadable: Vec<String>,
     /// What this replica made so far as leader.
     pub made: Made,
 }
@@ -109,11 +115,12 @@ impl Controller {
     /// # Errors
     /// The leadership was lost: what this replica knows of status is out of date from then on, and it starts anew.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), Deposed> {
-        let mut leads = *self.leads.borrow_and_update();
+        let leadership = self.leadership.clone();
+        let mut leads = false;
         let mut due: Option<Instant> = None;
         let mut last_round: Option<Instant> = None;
         let mut backoff = BACKOFF.0;
-        let mut news = false;
+        let mut news: Option<News> = None;
         let mut ticks: u64 = 0;
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -131,18 +138,19 @@ impl Controller {
                         let soonest = last_round.map_or_else(Instant::now, |last| last + ROUND_EVERY);
                         due = Some(due.map_or(soonest, |due| due.min(soonest)));
                     }
+                    self.tell_of_unreadable();
                     if self.seen.is_complete() {
                         self.ready.set();
                     }
                 }
-                changed = self.leads.changed() => {
-                    let led = leads;
-                    leads = *self.leads.borrow_and_update();
-                    if changed.is_err() || led && !leads {
+                () = leadership.lost(), if leads => return Err(Deposed),
+                gained = leadership.gained(), if !leads => {
+                    if !gained {
                         return Err(Deposed);
                     }
-                    self.metrics.leader.set(leads.into());
-                    tracing::info!(leads, "leadership");
+                    leads = true;
+                    self.metrics.leader.set(1);
+                    tracing::info!("this replica leads");
                     self.made = Made { since: Some(Instant::now()), ..Made::default() };
                     due = Some(Instant::now());
                     self.reach();
@@ -155,16 +163,19 @@ impl Controller {
                 }
                 update = self.updates.recv() => {
                     if let Some(update) = update {
-                        news |= self.agents.take(update, unix_now());
+                        let said = self.agents.take(update, unix_now());
+                        news = match (news.take(), said) {
+                            (Some(before), Some(said)) => Some(before.and(said)),
+                            (before, said) => before.or(said),
+                        };
                     }
                 }
                 () = until(wait), if wait.is_some() => {
                     let started = Instant::now();
-                    let lost = lost(self.leads.clone());
                     // Whatever a round has written until then, no reader loads a mixture.
                     let outcome = tokio::select! {
                         outcome = self.round() => outcome,
-                        () = lost => return Err(Deposed),
+                        () = leadership.lost() => return Err(Deposed),
                         () = cancel.cancelled() => return Ok(()),
                     };
                     last_round = Some(Instant::now());
@@ -191,13 +202,34 @@ impl Controller {
                         let changes = finalize::changes(&self.seen, &self.agents);
                         self.made.finalizing.carry_out(&self.client, changes);
                     }
-                    if leads && (news || ticks.is_multiple_of(JITTER)) {
-                        news = false;
-                        self.report();
+                    // Numbers that had to wait are no news when it is their turn.
+                    if ticks.is_multiple_of(JITTER) {
+                        news = Some(News::of_all());
+                    }
+                    if leads && let Some(news) = news.take() {
+                        self.report(&news);
                     }
                 }
             }
         }
+    }
+
+    /// Says so when namespaces begin or cease to be unreadable: in the log, in a metric and in `/readyz`.
+    fn tell_of_unreadable(&mut self) {
+        let unreadable: Vec<String> = self.seen.unreadable().cloned().collect();
+        if unreadable == self.unreadable {
+            return;
+        }
+        for namespace in unreadable.iter().filter(|name| !self.unreadable.contains(name)) {
+            tracing::warn!(namespace, "{}", unreadable_namespace(namespace));
+        }
+        for namespace in self.unreadable.iter().filter(|name| !unreadable.contains(name)) {
+            tracing::info!(namespace, "can be read again, or is gone");
+        }
+        let count = i64::try_from(unreadable.len()).unwrap_or(i64::MAX);
+        self.metrics.unreadable.set(count);
+        self.ready.do_without(unreadable.clone());
+        self.unreadable = unreadable;
     }
 
     /// Takes this event and those that have come meanwhile.
@@ -272,7 +304,7 @@ impl Controller {
         self.made.revision = revision;
         self.poke();
         self.made.verdicts = Verdicts::of(&self.seen, admitted, &self.metrics);
-        self.report();
+        self.report(&News::of_all());
         Ok(failures == 0)
     }
 
@@ -305,14 +337,14 @@ impl Controller {
         }
     }
 
-    /// Lays down every status that says something new.
-    fn report(&mut self) {
+    /// Lays down every status that says something new, of those that news concern.
+    fn report(&mut self, news: &News) {
         let waited = self.made.since.is_none_or(|since| since.elapsed() > FIRST_WORDS);
         let heard = waited || self.agents.is_complete();
         self.agents.count(&self.metrics, self.made.revision.as_deref());
         self.made
             .verdicts
-            .report(&mut self.seen, &self.agents, heard, &self.desk, unix_now());
+            .report(&mut self.seen, &self.agents, news, heard, &self.desk, unix_now());
         let policies = self.seen.policies.iter();
         count_conditions(policies.map(|(_, policy)| policy.status.as_ref()), &self.metrics);
     }
@@ -335,7 +367,7 @@ fn touched(event: &Event) -> Option<Touched> {
     let (key, version) = match change {
         Change::Put(key, version) | Change::Listed(key, version) => (key.clone(), Some(version.clone())),
         Change::Gone(key) => (key.clone(), None),
-        Change::Restart | Change::Complete => return None,
+        Change::Restart | Change::Complete | Change::Refused => return None,
     };
     Some(Touched {
         is_secret,
@@ -344,14 +376,9 @@ fn touched(event: &Event) -> Option<Touched> {
     })
 }
 
-async fn lost(mut leads: watch::Receiver<bool>) {
-    // No word from the Lease any more is as bad as a bad one.
-    let _ = leads.wait_for(|leads| !leads).await;
-}
-
 async fn until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
+        Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

@@ -1,11 +1,12 @@
 //! What is decided about all policies together: who is among the mappings, with what they refer to.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use onespace_core::admit::{Admitted, Applicant, Incumbents, SHARD_ROOM, admit};
 use onespace_core::credentials::{CredentialShard, Credentials};
 use onespace_core::load::Files;
-use onespace_core::mapping::{Mapping, MappingId, MappingShard, PolicyRef};
+use onespace_core::mapping::{Mapping, MappingId, MappingShard};
 use onespace_core::validate::{Resolved, ValidPolicy, look_up};
 
 use crate::fetch::{References, Wanted};
@@ -21,7 +22,11 @@ pub fn wanted(seen: &Seen) -> Wanted {
 /// Decides. `files` are those that agents have.
 #[must_use]
 pub fn decide(seen: &Seen, references: &References, files: &Files) -> Admitted {
-    let mut before: Option<Before> = None;
+    let before = LazyCell::new(|| Before::in_files(files));
+    let hidden = match seen.unreadable().next() {
+        Some(_) => before.hidden(seen),
+        None => Vec::new(),
+    };
     let applicants = valid(seen).map(|(policy, valid)| {
         let mut resolved = look_up(
             valid,
@@ -33,9 +38,7 @@ pub fn decide(seen: &Seen, references: &References, files: &Files) -> Admitted {
             .iter()
             .any(|finding| finding.reason.is_tried_again())
         {
-            before
-                .get_or_insert_with(|| Before::in_files(files))
-                .keep(valid, &mut resolved);
+            before.keep(valid, &mut resolved);
         }
         Applicant {
             policy: valid,
@@ -44,7 +47,15 @@ pub fn decide(seen: &Seen, references: &References, files: &Files) -> Admitted {
             granted: seen.is_granted(valid),
         }
     });
-    admit(applicants.collect(), &Incumbents::of(files), SHARD_ROOM)
+    // They hold their places against others, and a grant that is withdrawn ends them as it ends any other.
+    let hidden = hidden.iter().map(|policy| Applicant {
+        policy,
+        resolved: before.unchanged(policy),
+        created: None,
+        granted: seen.is_granted(policy),
+    });
+    let applicants = applicants.chain(hidden).collect();
+    admit(applicants, &Incumbents::of(files), SHARD_ROOM)
 }
 
 /// Policies that may become mappings, as far as one object shows.
@@ -56,8 +67,7 @@ fn valid(seen: &Seen) -> impl Iterator<Item = (&SeenPolicy, &ValidPolicy)> {
 /// What agents have: where something cannot be got, they go on with it.
 struct Before {
     credentials: BTreeMap<String, Credentials>,
-    /// Of mappings with certificates.
-    certificates: BTreeMap<MappingId, (PolicyRef, String)>,
+    mappings: BTreeMap<MappingId, Mapping>,
 }
 
 impl Before {
@@ -72,9 +82,7 @@ impl Before {
             .filter_map(|mapping| serde_json::from_value::<Mapping>(mapping).ok());
         Self {
             credentials: credentials.flat_map(|shard| shard.credentials).collect(),
-            certificates: mappings
-                .filter_map(|mapping| Some((mapping.id, (mapping.policy, mapping.target.ca_bundle?))))
-                .collect(),
+            mappings: mappings.map(|mapping| (mapping.id.clone(), mapping)).collect(),
         }
     }
 
@@ -87,10 +95,28 @@ impl Before {
         } = &policy.mapping;
         resolved.keep_credentials(self.credentials.get(&target.credential.0));
         // Another generation may name other certificates.
-        let certificates = self
-            .certificates
-            .get(id)
-            .filter(|(policy, _)| policy == reference);
-        resolved.keep_certificates(policy, certificates.map(|(_, certificates)| certificates));
+        let mapping = self.mappings.get(id);
+        let mapping = mapping.filter(|mapping| mapping.policy == *reference);
+        let certificates = mapping.and_then(|mapping| mapping.target.ca_bundle.as_ref());
+        resolved.keep_certificates(policy, certificates);
+    }
+
+    /// Policies that nobody shows us, from the mappings that were made of them.
+    fn hidden(&self, seen: &Seen) -> Vec<ValidPolicy> {
+        let mappings = self.mappings.values().filter(|mapping| {
+            let policy = &mapping.policy;
+            seen.may_be_hidden(&(policy.namespace.clone(), policy.name.clone()))
+        });
+        mappings.cloned().filter_map(ValidPolicy::behind).collect()
+    }
+
+    fn unchanged(&self, policy: &ValidPolicy) -> Resolved {
+        let mapping = policy.mapping.clone();
+        Resolved {
+            credentials: self.credentials.get(&mapping.target.credential.0).cloned(),
+            mapping,
+            findings: Vec::new(),
+            outdated: Vec::new(),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Putting the finalizer on policies, and taking it off.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
@@ -20,6 +22,9 @@ const AT_ONCE: usize = 4;
 
 /// Policies of one list.
 const PAGE: u32 = 500;
+
+/// How often policies are looked at again that changed while their finalizers were removed.
+const TURNS: u32 = 5;
 
 /// The finalizers that a policy is to have instead of those of this version.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,45 +96,98 @@ impl Finalizing {
 /// # Errors
 /// Policies cannot be listed or written; those that were written until then stay so.
 pub async fn remove_all(client: &Client, scopes: &[Scope]) -> anyhow::Result<()> {
-    let resource = ApiResource::erase::<SyncPolicy>(&());
     for scope in scopes {
-        let api: Api<DynamicObject> = match scope {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        let mut page = ListParams::default().limit(PAGE);
-        loop {
-            let list = match within(api.list_metadata(&page)).await {
-                Ok(list) => list,
-                // The CRD went with the chart.
-                Err(error) if error.code() == Some(404) => break,
-                Err(error) => return Err(error.into()),
-            };
-            for policy in list.items {
-                let key = key_of(&policy.metadata);
-                let mut finalizers = policy.metadata.finalizers.unwrap_or_default();
-                if !finalizers.iter().any(|name| name == FINALIZER) {
-                    continue;
-                }
-                finalizers.retain(|name| name != FINALIZER);
-                let change = Change {
-                    version: policy.metadata.resource_version.unwrap_or_default(),
-                    finalizers,
-                    key,
-                };
-                let (namespace, name) = &change.key;
-                write_now(client, &change)
-                    .await
-                    .with_context(|| format!("the finalizer of {namespace}/{name} cannot be removed"))?;
-                tracing::info!(namespace, name, "finalizer removed");
-            }
-            match list.metadata.continue_ {
-                Some(next) if !next.is_empty() => page = page.continue_token(&next),
-                _ => break,
+        let mut turns = 0;
+        while remove_in(client, scope).await? > 0 {
+            turns += 1;
+            if turns == TURNS {
+                anyhow::bail!(
+                    "policies change again and again while their finalizers are removed: try again"
+                );
             }
         }
     }
+    tell_of_others(client, scopes).await;
     Ok(())
+}
+
+/// Returns how many policies had changed since they were listed.
+async fn remove_in(client: &Client, scope: &Scope) -> anyhow::Result<usize> {
+    let mut changed = 0;
+    let held = held(client, scope).await;
+    for (key, version, mut finalizers) in held.context("policies cannot be listed")? {
+        finalizers.retain(|name| name != FINALIZER);
+        let change = Change {
+            key,
+            version,
+            finalizers,
+        };
+        let (namespace, name) = &change.key;
+        match write_now(client, &change).await {
+            Ok(()) => tracing::info!(namespace, name, "finalizer removed"),
+            Err(error) if error.code() == Some(404) => {}
+            Err(error) if error.code() == Some(409) => changed += 1,
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                return Err(error.context(format!("the finalizer of {namespace}/{name} cannot be removed")));
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// Policies of one scope that have the finalizer: key, version, finalizers.
+async fn held(client: &Client, scope: &Scope) -> Result<Vec<(Key, String, Vec<String>)>, ApiError> {
+    let resource = ApiResource::erase::<SyncPolicy>(&());
+    let api: Api<DynamicObject> = match scope {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let mut page = ListParams::default().limit(PAGE);
+    let mut held = Vec::new();
+    loop {
+        let list = match within(api.list_metadata(&page)).await {
+            Ok(list) => list,
+            // The CRD went with the chart.
+            Err(error) if error.code() == Some(404) => return Ok(held),
+            Err(error) => return Err(error),
+        };
+        for policy in list.items {
+            let key = key_of(&policy.metadata);
+            let finalizers = policy.metadata.finalizers.unwrap_or_default();
+            if finalizers.iter().any(|name| name == FINALIZER) {
+                held.push((
+                    key,
+                    policy.metadata.resource_version.unwrap_or_default(),
+                    finalizers,
+                ));
+            }
+        }
+        match list.metadata.continue_ {
+            Some(next) if !next.is_empty() => page = page.continue_token(&next),
+            _ => return Ok(held),
+        }
+    }
+}
+
+/// Says where policies keep the finalizer: in namespaces that are not watched any more, or that another operator watches,
+/// whose hold on them is not ours to end.
+async fn tell_of_others(client: &Client, scopes: &[Scope]) {
+    if scopes.contains(&None) {
+        return;
+    }
+    // Without the right to look everywhere there is nothing to tell.
+    let others = held(client, &None).await.unwrap_or_default();
+    let others = others.into_iter().map(|((namespace, _), ..)| namespace);
+    let others: BTreeSet<String> = others
+        .filter(|namespace| !scopes.contains(&Some(namespace.clone())))
+        .collect();
+    for namespace in others {
+        tracing::warn!(
+            namespace,
+            "policies here keep the finalizer: unless another operator watches this namespace, run onespace-operator --remove-finalizers --watch-namespace {namespace}"
+        );
+    }
 }
 
 async fn write(client: &Client, change: &Change) {

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub status_writes: IntCounterVec,
     /// Watches that were begun anew.
     pub watch_errors: IntCounterVec,
+    /// Watched namespaces that cannot be read.
+    pub unreadable: IntGauge,
     /// Rounds, by outcome.
     pub rounds: IntCounterVec,
     /// Time of a round.
@@ -72,6 +74,11 @@ impl Metrics {
         };
         let leader = IntGauge::new("onespace_operator_leader", "1 while this replica leads.")?;
         registry.register(Box::new(leader.clone()))?;
+        let unreadable = IntGauge::new(
+            "onespace_operator_unreadable_namespaces",
+            "Watched namespaces whose policies, Secrets or ConfigMaps the API server refuses to show: changes there have no effect.",
+        )?;
+        registry.register(Box::new(unreadable.clone()))?;
         let round_seconds = Histogram::with_opts(HistogramOpts::new(
             "onespace_operator_round_seconds",
             "Time of a round, up to the last file written.",
@@ -79,6 +86,7 @@ impl Metrics {
         registry.register(Box::new(round_seconds.clone()))?;
         Ok(Self {
             leader,
+            unreadable,
             round_seconds,
             policies: gauges(
                 "onespace_operator_policies",
@@ -160,7 +168,7 @@ mod tests {
             section_of(written, "Operator"),
             "docs/metrics.md must have:\n{found}"
         );
-        assert_eq!(found.matches("| `onespace_operator_").count(), 10, "{found}");
+        assert_eq!(found.matches("| `onespace_operator_").count(), 11, "{found}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use rcgen::{
 use tokio::sync::watch;
 
 use crate::api::{ApiError, FIELD_MANAGER, within};
+use crate::leader::Leadership;
 use crate::metrics::Metrics;
 
 /// The Secret with the authority.
@@ -69,15 +70,13 @@ pub struct Certificates {
 pub async fn keep(
     client: Client,
     namespace: String,
-    mut leads: watch::Receiver<bool>,
+    leadership: Leadership,
     identities: watch::Sender<Option<Identity>>,
     metrics: Metrics,
 ) {
-    if leads.wait_for(|leads| *leads).await.is_err() {
+    if !leadership.gained().await {
         return;
     }
-    // Whoever holds a receiver holds the Lease.
-    drop(leads);
     loop {
         let wait = match certificates(&client, &namespace, Timestamp::now()).await {
             Ok(Certificates { identity, renewals }) => {

@@ -233,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_whose_annotation_was_refused_is_told_again_after_some_seconds() {
+        let mut world = World::new();
+        assert_eq!(world.told("r1", false, 0).as_deref(), Some("r1"));
+        // Nothing shows: admission refused it, or the request got lost.
+        assert_eq!(world.told("r1", false, 4_900), None);
+        assert_eq!(world.told("r1", false, 5_000).as_deref(), Some("r1.1"));
+        assert_eq!(world.told("r1", false, 9_900), None);
+        assert_eq!(world.told("r1", false, 10_000).as_deref(), Some("r1.2"));
+    }
+
+    #[test]
     fn a_new_leader_does_not_tell_again_what_was_told() {
         let mut world = World::new();
         world.shows(Some("r1.4"));

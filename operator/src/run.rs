@@ -13,14 +13,16 @@ use crate::agents::Agents;
 use crate::ask::Asking;
 use crate::config::Config;
 use crate::controller::{Controller, Made};
+use crate::desk::Desk;
 use crate::finalize;
 use crate::health::{self, Ready};
-use crate::leader::run_for_leader;
+use crate::leader::{self, run_for_leader};
+use crate::lease::Terms;
 use crate::metrics::Metrics;
 use crate::pki;
 use crate::published::Names;
 use crate::seen::{Scopes, Seen};
-use crate::status::{Desk, write_all};
+use crate::status::write_all;
 use crate::watch;
 
 /// Events that may wait; then the watches wait, too.
@@ -54,7 +56,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .context("no cluster is known: set KUBECONFIG, or run in a pod with a service account")?;
     let namespace = namespace.unwrap_or_else(|| cluster.default_namespace.clone());
-    let client = Client::try_from(cluster).context("the cluster's configuration cannot be used")?;
+    let terms = Terms::new(lease_seconds);
+    let unusable = "the cluster's configuration cannot be used";
+    let for_lease = leader::client(cluster.clone(), terms).context(unusable)?;
+    let client = Client::try_from(cluster).context(unusable)?;
     let boot = boot_name();
     let identity = identity.unwrap_or_else(|| format!("onespace-operator-{boot}"));
     let scopes = Scopes::new(&namespace, &watch_namespace);
@@ -65,6 +70,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         namespace: namespace.clone(),
     };
     let metrics = Metrics::new()?;
+    let leader = metrics.leader.clone();
     let ready = Ready::default();
     let cancel = CancellationToken::new();
 
@@ -81,12 +87,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (events_in, events) = mpsc::channel(EVENTS);
     let (updates_in, updates) = mpsc::channel(UPDATES);
     let mut background = watch::start(&client, &scopes, &agent_selector, &events_in, &metrics);
-    let (leads, released) = run_for_leader(client.clone(), &namespace, &identity, lease_seconds).await?;
+    let nothing_writes = CancellationToken::new();
+    let (leadership, released) =
+        run_for_leader(for_lease, &namespace, &identity, terms, nothing_writes.clone());
+    // Whatever writes does so as leader alone.
+    let client = leadership.gate(client);
     let (identities_in, identities) = tokio::sync::watch::channel(None);
     background.spawn(pki::keep(
         client.clone(),
         namespace.clone(),
-        leads.clone(),
+        leadership.clone(),
         identities_in,
         metrics.clone(),
     ));
@@ -108,11 +118,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         asking: Asking::new(updates_in)?,
         fixed: agent,
         identities,
-        leads,
+        leadership,
         desk,
         metrics,
         ready,
         boot,
+        unreadable: Vec::new(),
         made: Made::default(),
     };
     let mut controller = tokio::spawn(controller.run(cancel.clone()));
@@ -128,11 +139,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     cancel.cancel();
     if !controller.is_finished() {
-        // With the last receiver of the leadership the Lease is given back.
         let _ = controller.await;
     }
+    leader.set(0);
     let _ = writer.await;
     background.shutdown().await;
+    nothing_writes.cancel();
     let _ = tokio::time::timeout(FAREWELL, released).await;
     servers.shutdown().await;
     result

@@ -12,6 +12,7 @@ use onespace_core::validate::{Finding, ValidPolicy, validate};
 use onespace_crds::{AccountGrantSpec, Mode, SyncPolicy, SyncPolicySpec, SyncPolicyStatus};
 use serde_json::Value;
 
+use crate::desk::{Written, print_of};
 use crate::poke::POKE;
 use crate::published::Names;
 use crate::table::{Change, Key, Scope, Table, if_different};
@@ -44,6 +45,10 @@ pub struct SeenPolicy {
     pub status: Arc<SyncPolicyStatus>,
     /// When this status was decided on.
     pub decided: Option<Instant>,
+    /// What the API server made of the one that was written last.
+    pub written: Written,
+    /// What it has now, as far as was seen.
+    pub shown: u64,
 }
 
 impl SeenPolicy {
@@ -61,6 +66,12 @@ impl SeenPolicy {
             self.confirmed.as_deref(),
             &self.uid,
         )
+    }
+
+    /// Whether somebody else has changed the status that was written last; or the echo of it is still on its way.
+    #[must_use]
+    pub fn is_overwritten(&self) -> bool {
+        self.written.is_other_than(self.shown)
     }
 
     /// Whether it is deleted and nothing of ours holds it.
@@ -96,6 +107,21 @@ pub enum Event {
     ConfigMap(Scope, Change<String>),
     /// An agent's pod.
     Pod(Scope, Change<SeenPod>),
+}
+
+impl Event {
+    /// The scope of a watch that is refused.
+    fn refused(&self) -> Option<&Scope> {
+        match self {
+            Self::Policy(scope, Change::Refused)
+            | Self::Grant(scope, Change::Refused)
+            | Self::Namespace(scope, Change::Refused)
+            | Self::Secret(scope, Change::Refused)
+            | Self::ConfigMap(scope, Change::Refused)
+            | Self::Pod(scope, Change::Refused) => Some(scope),
+            _ => None,
+        }
+    }
 }
 
 /// What an event means for the files.
@@ -222,8 +248,40 @@ impl Seen {
             && pods.is_complete()
     }
 
+    /// Watched namespaces that are there, and in which the API server does not let us see policies, Secrets or ConfigMaps.
+    /// The operator's own is none of them: without that, nothing works.
+    pub fn unreadable(&self) -> impl Iterator<Item = &String> {
+        self.watched.iter().filter(|name| {
+            let scope = Some((*name).clone());
+            self.has_namespace(name)
+                && (self.policies.is_refused(&scope)
+                    || self.secrets.is_refused(&scope)
+                    || self.config_maps.is_refused(&scope))
+        })
+    }
+
+    /// Whether a policy may be there that nobody shows us: it was never seen, and the list of its namespace is refused.
+    #[must_use]
+    pub fn may_be_hidden(&self, key: &Key) -> bool {
+        let (namespace, _) = key;
+        self.policies.get(key).is_none()
+            && self.watched.contains(namespace)
+            && self.has_namespace(namespace)
+            && self.policies.is_refused(&Some(namespace.clone()))
+    }
+
+    fn has_namespace(&self, name: &str) -> bool {
+        self.namespaces.get(&(String::new(), name.to_owned())).is_some()
+    }
+
     /// Takes one event.
     pub fn take(&mut self, event: Event) -> Effect {
+        // Somebody else's namespace is done without. What is needed for all is waited for.
+        if let Some(scope) = event.refused()
+            && !scope.as_ref().is_some_and(|name| self.watched.contains(name))
+        {
+            return Effect::default();
+        }
         let inputs = |inputs| Effect {
             inputs,
             ..Effect::default()
@@ -273,7 +331,7 @@ impl Seen {
     fn is_ours(&self, change: &Change<String>) -> Option<bool> {
         match change {
             Change::Put(key, _) | Change::Gone(key) | Change::Listed(key, _) => Some(self.names.are(key)),
-            Change::Restart | Change::Complete => None,
+            Change::Restart | Change::Complete | Change::Refused => None,
         }
     }
 
@@ -300,7 +358,8 @@ fn touched(ours: Option<bool>, changed: bool) -> Effect {
     }
 }
 
-/// The status that was decided on stays until the next decision; an echo of it is nothing new.
+/// The status that was decided on stays until the next decision; an echo of it is nothing new, and what somebody else made of
+/// it is put right then.
 fn keep_status(old: Option<Box<SeenPolicy>>, mut new: Box<SeenPolicy>) -> (Box<SeenPolicy>, bool) {
     let Some(old) = old.filter(|old| old.uid == new.uid) else {
         return (new, true);
@@ -314,6 +373,7 @@ fn keep_status(old: Option<Box<SeenPolicy>>, mut new: Box<SeenPolicy>) -> (Box<S
         new.status = old.status;
         new.decided = old.decided;
     }
+    new.written = old.written;
     (new, matters)
 }
 
@@ -326,6 +386,7 @@ pub fn read_policy(object: DynamicObject) -> SeenPolicy {
     let spec = data.get_mut("spec").map(Value::take).unwrap_or_default();
     // A status that cannot be read is written anew.
     let status = data.get_mut("status").map(Value::take).unwrap_or_default();
+    let shown = print_of(&status);
     let status = serde_json::from_value::<SyncPolicyStatus>(status).unwrap_or_default();
     let mode = spec.get("mode").cloned();
     let mode = mode.and_then(|mode| serde_json::from_value(mode).ok());
@@ -357,6 +418,8 @@ pub fn read_policy(object: DynamicObject) -> SeenPolicy {
         verdict,
         status: Arc::new(status),
         decided: None,
+        written: Written::default(),
+        shown,
     }
 }
 

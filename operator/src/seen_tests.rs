@@ -75,3 +75,53 @@ fn a_watched_namespace_that_is_there_is_waited_for_and_its_policies_go_with_it()
     assert_eq!(left, [OWN]);
     assert!(seen.is_complete());
 }
+
+#[test]
+fn a_watched_namespace_that_is_refused_keeps_nobody_waiting_and_is_told_while_it_is_there() {
+    let tenant: Scope = Some("tenant".to_owned());
+    let mut seen = seen_without_tenant();
+    seen.take(namespace(OWN));
+    seen.take(namespace("tenant"));
+    seen.take(Event::Namespace(None, Change::Complete));
+    assert!(seen.take(Event::Policy(tenant.clone(), Change::Refused)).inputs);
+    assert!(!seen.is_complete(), "Secrets may just be late");
+    seen.take(Event::Secret(tenant.clone(), Change::Refused));
+    seen.take(Event::ConfigMap(tenant.clone(), Change::Refused));
+    assert!(seen.is_complete());
+    assert!(seen.unreadable().eq(["tenant"]));
+    let key = |namespace: &str| (namespace.to_owned(), "photos".to_owned());
+    assert!(seen.may_be_hidden(&key("tenant")) && !seen.may_be_hidden(&key("another")));
+
+    // All as usual once it can be read.
+    seen.take(Event::Policy(tenant.clone(), Change::Restart));
+    assert!(seen.take(Event::Policy(tenant.clone(), Change::Complete)).inputs);
+    assert!(!seen.may_be_hidden(&key("tenant")), "there is none");
+    assert!(seen.unreadable().eq(["tenant"]), "its Secrets are not shown");
+    seen.take(Event::Secret(tenant.clone(), Change::Complete));
+    seen.take(Event::ConfigMap(tenant.clone(), Change::Complete));
+    assert_eq!(seen.unreadable().count(), 0);
+
+    // One that is deleted is not hidden: its policies are gone.
+    seen.take(Event::Policy(tenant, Change::Refused));
+    assert!(seen.may_be_hidden(&key("tenant")));
+    seen.take(Event::Namespace(
+        None,
+        Change::Gone((String::new(), "tenant".to_owned())),
+    ));
+    assert!(!seen.may_be_hidden(&key("tenant")));
+    assert_eq!(seen.unreadable().count(), 0);
+}
+
+#[test]
+fn without_the_operators_own_namespace_nothing_goes_on() {
+    let names = Names {
+        namespace: OWN.to_owned(),
+    };
+    let own: Scope = Some(OWN.to_owned());
+    let mut seen = Seen::new(&Scopes::new(OWN, &[]), names);
+    seen.take(Event::Policy(own.clone(), Change::Refused));
+    seen.take(Event::Secret(own.clone(), Change::Refused));
+    seen.take(Event::ConfigMap(own.clone(), Change::Refused));
+    seen.take(Event::Pod(own, Change::Refused));
+    assert!(!seen.is_complete());
+}

@@ -1,20 +1,19 @@
 //! Writing status: apart from the loop that writes files, so that thousands of policies do not delay one change.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
-use onespace_core::status::Event;
-use onespace_crds::{SyncPolicy, SyncPolicyStatus};
+use onespace_crds::SyncPolicy;
 use serde_json::json;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiError, STATUS_MANAGER, within};
+use crate::desk::{Desk, Wanted};
 use crate::events::post;
 use crate::metrics::Metrics;
 use crate::table::Key;
@@ -22,76 +21,12 @@ use crate::table::Key;
 /// Policies that are written at the same time.
 const AT_ONCE: usize = 8;
 
-/// Events of one policy that may wait.
-const EVENTS: usize = 8;
-
-/// The wait after a write that failed, at first and at most.
+/// The wait after a write that failed, at first and at most: of all policies, if the API server does not work, else of this
+/// policy alone.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// The wait before a status is tried again that the CRD does not take.
 const REFUSED: Duration = Duration::from_secs(60);
-
-/// A status that is to be written.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The policy's uid: another policy of the same name is not meant.
-    pub uid: String,
-    /// The status.
-    pub status: Arc<SyncPolicyStatus>,
-    /// What to tell once it is written.
-    pub events: Vec<Event>,
-}
-
-impl Wanted {
-    /// In the place of one that was not written: what it was to tell is told, too.
-    fn after(mut self, before: Self) -> Self {
-        if before.uid == self.uid {
-            let newest = self
-                .events
-                .into_iter()
-                .rev()
-                .chain(before.events.into_iter().rev());
-            self.events = newest.take(EVENTS).collect();
-            self.events.reverse();
-        }
-        self
-    }
-}
-
-/// What is to be written, by policy: a newer status takes the place of one that waits.
-#[derive(Debug, Default)]
-pub struct Desk {
-    wanted: Mutex<BTreeMap<Key, Wanted>>,
-    bell: Notify,
-}
-
-impl Desk {
-    /// Lays a status down to be written.
-    pub fn put(&self, key: Key, wanted: Wanted) {
-        let mut all = self.lock();
-        let wanted = match all.remove(&key) {
-            Some(before) => wanted.after(before),
-            None => wanted,
-        };
-        all.insert(key, wanted);
-        drop(all);
-        self.bell.notify_one();
-    }
-
-    /// Lays a status down again that could not be written, unless a newer one is there.
-    fn put_back(&self, key: Key, wanted: Wanted) {
-        let mut all = self.lock();
-        let wanted = match all.remove(&key) {
-            Some(newer) => newer.after(wanted),
-            None => wanted,
-        };
-        all.insert(key, wanted);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Wanted>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Writes what is laid down, until cancelled. `instance` is this replica's name in events.
 pub async fn write_all(
@@ -101,86 +36,116 @@ pub async fn write_all(
     instance: String,
     cancel: CancellationToken,
 ) {
-    let mut wait = BACKOFF.0;
-    let mut refused: BTreeMap<Key, Wanted> = BTreeMap::new();
-    let mut again = Instant::now();
+    let mut pause = Duration::ZERO;
+    let mut paused_until = Instant::now();
+    let mut writes = FuturesUnordered::new();
     loop {
-        if !refused.is_empty() && Instant::now() >= again {
-            for (key, wanted) in std::mem::take(&mut refused) {
-                desk.put_back(key, wanted);
+        let now = Instant::now();
+        while writes.len() < AT_ONCE
+            && now >= paused_until
+            && let Some((key, wanted, waited)) = desk.take(now)
+        {
+            writes.push(write(client.clone(), key, wanted, waited, &instance));
+        }
+        let turn = match now < paused_until {
+            true => Some(paused_until),
+            false => desk.next_turn().filter(|_| writes.len() < AT_ONCE),
+        };
+        let Done {
+            key,
+            wanted,
+            waited,
+            written,
+        } = tokio::select! {
+            () = cancel.cancelled() => return,
+            Some(done) = writes.next() => done,
+            () = desk.bell(), if now >= paused_until => continue,
+            () = tokio::time::sleep_until(turn.unwrap_or(now)), if turn.is_some() => continue,
+        };
+        let fate = written.as_ref().err().map_or(Fate::Written, Fate::of);
+        if let Err(error) = written {
+            let (namespace, name) = &key;
+            match fate {
+                Fate::Gone => tracing::info!(namespace, name, "status is not taken: {error}"),
+                Fate::NotTaken => tracing::warn!(
+                    namespace,
+                    name,
+                    "the CRD does not take this status; install the one that belongs to the operator: {error}"
+                ),
+                _ => tracing::warn!(namespace, name, "status cannot be written: {error}"),
             }
         }
-        let batch = std::mem::take(&mut *desk.lock());
-        if batch.is_empty() {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = desk.bell.notified() => continue,
-                () = tokio::time::sleep_until(again), if !refused.is_empty() => continue,
+        let now = Instant::now();
+        if fate != Fate::NoServer {
+            pause = Duration::ZERO;
+            paused_until = paused_until.min(now);
+        }
+        match fate {
+            Fate::Written | Fate::Gone => desk.done(&key),
+            Fate::NotTaken => desk.put_back(key, wanted, REFUSED, now),
+            Fate::Refused => desk.put_back(key, wanted, longer(waited), now),
+            Fate::NoServer => {
+                // Those that were under way together fail together: that is one failure.
+                if now >= paused_until {
+                    pause = longer(pause);
+                    paused_until = now + pause;
+                }
+                desk.put_back(key, wanted, Duration::ZERO, now);
             }
         }
-        refused.retain(|key, _| !batch.contains_key(key));
-        // One after the other from the batch: thousands of requests at hand would cost more than what they write.
-        let mut writes = futures::stream::iter(batch)
-            .map(|(key, wanted)| write(client.clone(), key, wanted, &instance))
-            .buffer_unordered(AT_ONCE);
-        let mut failed = false;
-        loop {
-            let next = tokio::select! {
-                () = cancel.cancelled() => return,
-                next = writes.next() => next,
-            };
-            let Some((key, wanted, written)) = next else { break };
-            let outcome = match written {
-                Ok(()) => "written",
-                // Gone, or another one of its name: trying again would not help.
-                Err(error) if matches!(error.code(), Some(404 | 409)) => {
-                    tracing::info!(namespace = key.0, name = key.1, "status is not taken: {error}");
-                    "gone"
-                }
-                // The CRD may be of another version than this program. The others need not wait for that.
-                Err(error) if error.code() == Some(422) => {
-                    tracing::warn!(
-                        namespace = key.0,
-                        name = key.1,
-                        "the CRD does not take this status; install the one that belongs to the operator: {error}"
-                    );
-                    if refused.is_empty() {
-                        again = Instant::now() + REFUSED;
-                    }
-                    refused.insert(key, wanted);
-                    "refused"
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        namespace = key.0,
-                        name = key.1,
-                        "status cannot be written: {error}"
-                    );
-                    desk.put_back(key, wanted);
-                    failed = true;
-                    "failed"
-                }
-            };
-            metrics.status_writes.with_label_values(&[outcome]).inc();
+        metrics.status_writes.with_label_values(&[fate.outcome()]).inc();
+    }
+}
+
+fn longer(wait: Duration) -> Duration {
+    (wait * 2).clamp(BACKOFF.0, BACKOFF.1)
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Written,
+    /// Gone, or another one of its name: trying again would not help.
+    Gone,
+    /// The CRD may be of another version than this program. The others need not wait for that.
+    NotTaken,
+    /// This one is not taken now, by a right that lacks in its namespace or a webhook. The others need not wait for that.
+    Refused,
+    /// No other one would be taken.
+    NoServer,
+}
+
+impl Fate {
+    fn of(error: &ApiError) -> Self {
+        match error.code() {
+            Some(404 | 409) => Self::Gone,
+            Some(422) => Self::NotTaken,
+            // Who fails to ask a webhook says 500.
+            None | Some(401 | 429 | 502..=504) => Self::NoServer,
+            Some(_) => Self::Refused,
         }
-        if failed {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(BACKOFF.1);
-        } else {
-            wait = BACKOFF.0;
+    }
+
+    fn outcome(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Gone => "gone",
+            Self::NotTaken => "refused",
+            Self::Refused | Self::NoServer => "failed",
         }
     }
 }
 
-async fn write(
-    client: Client,
+/// A write that is over.
+struct Done {
     key: Key,
-    mut wanted: Wanted,
-    instance: &str,
-) -> (Key, Wanted, Result<(), ApiError>) {
+    wanted: Wanted,
+    /// How long was waited before it.
+    waited: Duration,
+    written: Result<(), ApiError>,
+}
+
+async fn write(client: Client, key: Key, mut wanted: Wanted, waited: Duration, instance: &str) -> Done {
     let written = write_now(&client, &key, &wanted).await;
     if written.is_ok() {
         for event in std::mem::take(&mut wanted.events) {
@@ -193,7 +158,12 @@ async fn write(
             }
         }
     }
-    (key, wanted, written)
+    Done {
+        key,
+        wanted,
+        waited,
+        written,
+    }
 }
 
 async fn write_now(client: &Client, (namespace, name): &Key, wanted: &Wanted) -> Result<(), ApiError> {
@@ -206,6 +176,9 @@ async fn write_now(client: &Client, (namespace, name): &Key, wanted: &Wanted) ->
         "status": *wanted.status,
     });
     let manager = PatchParams::apply(STATUS_MANAGER).force();
-    within(api.patch_status(name, &manager, &Patch::Apply(&patch))).await?;
+    let policy = within(api.patch_status(name, &manager, &Patch::Apply(&patch))).await?;
+    if let Some(status) = policy.data.get("status") {
+        wanted.written.note(status);
+    }
     Ok(())
 }

@@ -21,6 +21,8 @@ pub enum Change<V> {
     Listed(Key, V),
     /// The list is complete: what it did not name is gone.
     Complete,
+    /// The API server lists nothing of this scope for us, by its own word: what is in it is not known.
+    Refused,
 }
 
 /// The objects of one kind, whichever watches they come from.
@@ -31,6 +33,8 @@ pub struct Table<V> {
     lists: BTreeMap<Scope, BTreeSet<Key>>,
     /// Watches that have not completed their first list.
     awaited: BTreeSet<Scope>,
+    /// Watches whose last list was refused.
+    refused: BTreeSet<Scope>,
 }
 
 impl<V> Table<V> {
@@ -41,10 +45,17 @@ impl<V> Table<V> {
             rows: BTreeMap::new(),
             lists: BTreeMap::new(),
             awaited: scopes.iter().cloned().collect(),
+            refused: BTreeSet::new(),
         }
     }
 
-    /// Whether every watch has completed its first list.
+    /// Whether the last list of a scope was refused.
+    #[must_use]
+    pub fn is_refused(&self, scope: &Scope) -> bool {
+        self.refused.contains(scope)
+    }
+
+    /// Whether every watch has completed its first list, or is not waited for.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.awaited.is_empty()
@@ -78,8 +89,11 @@ impl<V> Table<V> {
                     let covered = scope.as_ref().is_none_or(|namespace| *namespace == key.0);
                     !covered || listed.contains(key)
                 });
-                self.awaited.remove(scope) || self.rows.len() != before
+                let (awaited, refused) = (self.awaited.remove(scope), self.refused.remove(scope));
+                awaited || refused || self.rows.len() != before
             }
+            // What was seen of it before stays, and nobody waits for more.
+            Change::Refused => self.awaited.remove(scope) | self.refused.insert(scope.clone()),
         }
     }
 
@@ -174,6 +188,27 @@ mod tests {
         table.take(&b, Change::Listed(key("b", "two"), 1), if_different);
         table.take(&b, Change::Complete, if_different);
         assert_eq!(names(&table), ["two"]);
+    }
+
+    #[test]
+    fn what_is_refused_is_not_waited_for_and_what_was_seen_of_it_stays() {
+        let a = Some("a".to_owned());
+        let mut table = Table::new(std::slice::from_ref(&a));
+        table.take(&a, Change::Restart, if_different);
+        assert!(table.take(&a, Change::Refused, if_different));
+        assert!(table.is_complete() && table.is_refused(&a));
+        assert!(!table.take(&a, Change::Refused, if_different), "nothing new");
+        table.take(&a, Change::Restart, if_different);
+        table.take(&a, Change::Listed(key("a", "one"), 1), if_different);
+        assert!(table.take(&a, Change::Complete, if_different));
+        assert!(!table.is_refused(&a));
+        table.take(&a, Change::Restart, if_different);
+        assert!(table.take(&a, Change::Refused, if_different));
+        assert_eq!(names(&table), ["one"]);
+        // An empty list is an answer, too.
+        table.take(&a, Change::Restart, if_different);
+        assert!(table.take(&a, Change::Complete, if_different));
+        assert_eq!(names(&table), [] as [&str; 0]);
     }
 
     #[test]

@@ -8,14 +8,14 @@ use std::time::Instant;
 use onespace_core::admit::Admitted;
 use onespace_core::finalizer::tell_of_hold;
 use onespace_core::reason::PolicyFault;
-use onespace_core::status::{Standing, Sum, events, is_due, status, sum};
+use onespace_core::status::{Standing, Sum, Urgency, due, events, is_turn, status, sum};
 use onespace_core::validate::Finding;
 use onespace_crds::{Condition, ConditionStatus, SyncPolicyStatus};
 
-use crate::agents::Agents;
+use crate::agents::{Agents, News};
+use crate::desk::{Desk, Wanted};
 use crate::metrics::Metrics;
 use crate::seen::{Seen, SeenPolicy};
-use crate::status::{Desk, Wanted};
 use crate::table::Key;
 
 /// Turns of writing numbers differ by up to so many seconds.
@@ -95,14 +95,18 @@ impl Verdicts {
         })
     }
 
-    /// Lays down every status that says something new. Until agents were `heard` that is what the operator itself has
+    /// Lays down every status that says something new, of those that news concern. Until agents were `heard` that is what the operator itself has
     /// decided: without their words every policy would seem abandoned whenever a leader starts.
-    pub fn report(&self, seen: &mut Seen, agents: &Agents, heard: bool, desk: &Desk, now: i64) {
+    pub fn report(&self, seen: &mut Seen, agents: &Agents, news: &News, heard: bool, desk: &Desk, now: i64) {
         for (key, policy) in seen.policies.iter_mut() {
+            let mapping = policy.verdict.as_ref().ok().map(|valid| &valid.mapping);
+            // Sums of thousands cost.
+            if !news.concern(mapping.map_or("", |mapping| &mapping.id.0)) {
+                continue;
+            }
             let Some(standing) = self.standing(key, policy) else {
                 continue;
             };
-            let mapping = policy.verdict.as_ref().ok().map(|valid| &valid.mapping);
             let sum = match (mapping, standing) {
                 (Some(mapping), Standing::Accepted { .. }) => {
                     sum(&mapping.id.0, policy.generation, agents.views())
@@ -119,7 +123,11 @@ impl Verdicts {
             let age = policy
                 .decided
                 .map_or(u64::MAX / 2, |decided| decided.elapsed().as_secs());
-            if is_due(&policy.status, &wanted, age, jitter(key)) {
+            let jitter = jitter(key);
+            // No sooner than at its turn: by then every echo of what was written is here, and two operators that undo each
+            // other's work do so once a minute.
+            let overwritten = || (policy.is_overwritten() && is_turn(age, jitter)).then_some(Urgency::News);
+            if let Some(urgency) = due(&policy.status, &wanted, age, jitter).or_else(overwritten) {
                 let mut events = events(&policy.status, &wanted);
                 if !heard && is_accepted(&policy.status) {
                     // Whether what agents had said is over, nobody knows yet.
@@ -130,8 +138,10 @@ impl Verdicts {
                 policy.decided = Some(Instant::now());
                 let wanted = Wanted {
                     uid: policy.uid.clone(),
+                    urgency,
                     status: wanted,
                     events,
+                    written: policy.written.clone(),
                 };
                 desk.put(key.clone(), wanted);
             }

@@ -1,5 +1,5 @@
 //! The watches: streams of the API server's events, reduced and sent to the controller. They never end: a watch that
-//! breaks is begun anew, with a growing delay.
+//! breaks is begun anew, with a growing delay. One that is refused begins with a list: what changed meanwhile nobody said.
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
@@ -33,23 +33,31 @@ pub fn start(
         pods,
     } = scopes;
     let mut tasks = JoinSet::new();
-    let everything = || watcher::Config::default().page_size(PAGE);
     macro_rules! follow {
         ($scopes:expr, $kind:literal, $event:path, $watch:expr, $read:expr) => {
             for scope in $scopes {
-                let stream = $watch(scope).default_backoff();
+                let begin = {
+                    let (watch, client, scope) = ($watch, client.clone(), scope.clone());
+                    move || watch(&client, &scope).default_backoff()
+                };
                 let (events, metrics) = (events.clone(), metrics.clone());
                 let wrap = $event;
                 let scope = scope.clone();
                 tasks.spawn(async move {
-                    let mut stream = std::pin::pin!(stream);
+                    let mut stream = Box::pin(begin());
                     while let Some(event) = stream.next().await {
                         let change = match event {
                             Ok(event) => change(event, $read),
                             Err(error) => {
                                 metrics.watch_errors.with_label_values(&[$kind]).inc();
-                                tracing::warn!(kind = $kind, "a watch is begun anew: {error}");
-                                continue;
+                                tracing::warn!(kind = $kind, scope, "a watch is begun anew: {error}");
+                                if !is_refusal(&error) {
+                                    continue;
+                                }
+                                if let watcher::Error::WatchStartFailed(_) = error {
+                                    stream = Box::pin(begin());
+                                }
+                                Change::Refused
                             }
                         };
                         if events.send(wrap(scope.clone(), change)).await.is_err() {
@@ -61,7 +69,7 @@ pub fn start(
         };
     }
     let dynamic = |resource: ApiResource| {
-        move |scope: &Scope| {
+        move |client: &Client, scope: &Scope| {
             let api: Api<DynamicObject> = match scope {
                 Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
                 None => Api::all_with(client.clone(), &resource),
@@ -88,7 +96,7 @@ pub fn start(
         cluster,
         "Namespace",
         Event::Namespace,
-        |_: &Scope| watcher(
+        |client: &Client, _: &Scope| watcher(
             Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
             everything()
         ),
@@ -101,14 +109,17 @@ pub fn start(
         objects,
         "Secret",
         Event::Secret,
-        |scope: &Scope| watcher(scoped::<PartialObjectMeta<Secret>>(client, scope), everything()),
+        |client: &Client, scope: &Scope| watcher(
+            scoped::<PartialObjectMeta<Secret>>(client, scope),
+            everything()
+        ),
         |object: PartialObjectMeta<Secret>| versioned(object.metadata)
     );
     follow!(
         objects,
         "ConfigMap",
         Event::ConfigMap,
-        |scope: &Scope| watcher(
+        |client: &Client, scope: &Scope| watcher(
             scoped::<PartialObjectMeta<ConfigMap>>(client, scope),
             everything()
         ),
@@ -118,10 +129,17 @@ pub fn start(
         pods,
         "Pod",
         Event::Pod,
-        |scope: &Scope| watcher(scoped::<Pod>(client, scope), everything().labels(agent_selector)),
+        {
+            let selected = everything().labels(agent_selector);
+            move |client: &Client, scope: &Scope| watcher(scoped::<Pod>(client, scope), selected.clone())
+        },
         |pod: Pod| (key_of(&pod.metadata), read_pod(pod))
     );
     tasks
+}
+
+fn everything() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
 }
 
 fn scoped<K>(client: &Client, scope: &Scope) -> Api<K>
@@ -131,6 +149,17 @@ where
     match scope {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
+    }
+}
+
+/// Whether this is the API server's word, and not that it cannot be asked.
+fn is_refusal(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => {
+            status.code == 403
+        }
+        _ => false,
     }
 }
 

@@ -1,9 +1,10 @@
-//! What policies refer to, at an API server that does not hand it out.
+//! What policies refer to, and policies themselves, at an API server that does not hand them out.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
 
 use onespace_core::admit::Admitted;
+use onespace_core::grant::Grant;
 use onespace_core::load::Files;
 use onespace_core::mapping::MappingState;
 use onespace_core::reason::PolicyFault;
@@ -11,7 +12,7 @@ use onespace_core::shard::fold;
 use onespace_operator::decide::{decide, wanted};
 use onespace_operator::fetch::References;
 use onespace_operator::published::Names;
-use onespace_operator::seen::{Event, Scopes, Seen, read_policy};
+use onespace_operator::seen::{Event, Scopes, Seen, SeenPolicy, read_policy};
 use onespace_operator::table::Change;
 use serde_json::{Value, json};
 
@@ -192,4 +193,125 @@ async fn a_change_that_cannot_be_got_is_told_and_what_was_known_stays() {
     let second = decided(&seen, &mut references, &none, [secret("second"), config_map()]).await;
     assert!(second.outdated.is_empty());
     assert!(files_of(&second) != files_of(&first));
+}
+
+/// A policy of any namespace, for a container of its own unless it says otherwise.
+fn policy_of(namespace: &str, name: &str, prefix: &str) -> Box<SeenPolicy> {
+    let policy = json!({
+        "apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy",
+        "metadata": {"name": name, "namespace": namespace, "uid": name},
+        "spec": {"mode": "Sync", "source": {"account": "AUTH_test", "container": name},
+            "target": {"protocol": "S3", "bucket": "backup", "prefix": prefix,
+                "credentials": {"secretRef": {"name": "keys"}}}},
+    });
+    Box::new(read_policy(serde_json::from_value(policy).unwrap()))
+}
+
+fn put(seen: &mut Seen, namespace: &str, name: &str, prefix: &str) {
+    let key = (namespace.to_owned(), name.to_owned());
+    let policy = policy_of(namespace, name, prefix);
+    seen.take(Event::Policy(
+        Some(namespace.to_owned()),
+        Change::Put(key, policy),
+    ));
+}
+
+fn grant(accounts: &str) -> Option<Grant> {
+    let spec = json!({"namespaceSelector": {}, "accounts": [accounts]});
+    Some(Grant::new(&serde_json::from_value(spec).unwrap()))
+}
+
+/// The namespace `tenant` is watched, too, and has a grant for accounts like this.
+fn with_tenant(accounts: &str) -> Seen {
+    let namespace = "swift".to_owned();
+    let scopes = Scopes::new("swift", &["swift".to_owned(), "tenant".to_owned()]);
+    let mut seen = Seen::new(&scopes, Names { namespace });
+    let cluster = |name: &str| (String::new(), name.to_owned());
+    for name in ["swift", "tenant"] {
+        seen.take(Event::Namespace(
+            None,
+            Change::Put(cluster(name), BTreeMap::new()),
+        ));
+    }
+    seen.take(Event::Grant(None, Change::Put(cluster("all"), grant(accounts))));
+    seen
+}
+
+fn names_of(admitted: &Admitted) -> Vec<String> {
+    let policies = admitted.mappings.iter().map(|mapping| &mapping.policy);
+    let mut names: Vec<String> = policies
+        .map(|policy| format!("{}/{}", policy.namespace, policy.name))
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while_the_others_go_on() {
+    // Before: both namespaces are read.
+    let mut seen = with_tenant("AUTH_*");
+    put(&mut seen, "swift", "photos", "p");
+    put(&mut seen, "tenant", "films", "f");
+    let mut references = References::default();
+    let (client, mut server) = api_server();
+    let wanted_now = wanted(&seen);
+    let refresh = references.refresh(&client, &wanted_now, &seen.secrets, &seen.config_maps);
+    let (status, secret_object) = secret("hush");
+    let answers = async {
+        for _ in 0..2 {
+            answer(&mut server, status, &secret_object).await;
+        }
+    };
+    tokio::join!(refresh, answers);
+    let before = decide(&seen, &references, &Files::default());
+    assert_eq!(names_of(&before), ["swift/photos", "tenant/films"]);
+    let files = files_of(&before);
+
+    // An operator that starts anew, and is not shown anything of the tenant.
+    let tenant = Some("tenant".to_owned());
+    let refused = |seen: &mut Seen| {
+        seen.take(Event::Policy(tenant.clone(), Change::Refused));
+        seen.take(Event::Secret(tenant.clone(), Change::Refused));
+        seen.take(Event::ConfigMap(tenant.clone(), Change::Refused));
+    };
+    let mut seen = with_tenant("AUTH_*");
+    refused(&mut seen);
+    put(&mut seen, "swift", "photos", "p");
+    let same = decide(&seen, &references, &files);
+    let again = fold(&same.mappings, &same.credentials, &files, "2").unwrap();
+    assert!(again == files, "not a byte changes");
+
+    // The others go on, and take over nothing that the tenant has.
+    let own = Some("swift".to_owned());
+    seen.take(Event::Policy(own, Change::Gone(key("photos"))));
+    put(&mut seen, "swift", "books", "b");
+    put(&mut seen, "swift", "thief", "f/stolen");
+    let others = decide(&seen, &references, &files);
+    assert_eq!(names_of(&others), ["swift/books", "tenant/films"]);
+    assert_eq!(others.refused[&key("thief")].reason, PolicyFault::Conflict);
+    let keys = &others
+        .mappings
+        .iter()
+        .find(|mapping| mapping.policy.name == "films")
+        .unwrap()
+        .target
+        .credential
+        .0;
+    assert!(others.credentials.contains_key(keys), "its keys stay, too");
+
+    // A grant can be read: where it is withdrawn, nothing hides a policy from that.
+    let mut withdrawn = with_tenant("AUTH_other");
+    refused(&mut withdrawn);
+    assert_eq!(
+        names_of(&decide(&withdrawn, &references, &files)),
+        [] as [&str; 0]
+    );
+
+    // Shown again, and gone meanwhile.
+    seen.take(Event::Policy(tenant.clone(), Change::Restart));
+    seen.take(Event::Policy(tenant, Change::Complete));
+    assert_eq!(
+        names_of(&decide(&seen, &references, &files)),
+        ["swift/books", "swift/thief"]
+    );
 }

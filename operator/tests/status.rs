@@ -2,21 +2,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onespace_core::load::Files;
-use onespace_core::status::Event;
+use onespace_core::status::{Event, Urgency};
 use onespace_crds::SyncPolicyStatus;
-use onespace_operator::agents::Agents;
+use onespace_operator::agents::{Agents, News};
 use onespace_operator::decide::decide;
+use onespace_operator::desk::{Desk, Wanted, Written};
 use onespace_operator::fetch::References;
 use onespace_operator::metrics::Metrics;
 use onespace_operator::published::Names;
 use onespace_operator::seen::{Event as Shown, Scopes, Seen, read_policy};
-use onespace_operator::status::{Desk, Wanted, write_all};
+use onespace_operator::status::write_all;
 use onespace_operator::table::Change;
 use onespace_operator::verdicts::Verdicts;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 mod api_server;
@@ -25,6 +26,8 @@ use api_server::{answer, api_server, refusal};
 fn wanted(generation: i64, event: &str) -> Wanted {
     Wanted {
         uid: "uid-1".to_owned(),
+        urgency: Urgency::News,
+        written: Written::default(),
         status: Arc::new(SyncPolicyStatus {
             observed_generation: Some(generation),
             ..SyncPolicyStatus::default()
@@ -103,7 +106,13 @@ const NOW: i64 = 1_800_000_000;
 
 /// A policy with this `exclude`.
 fn put_policy(seen: &mut Seen, generation: i64, exclude: &str) {
+    show_policy(seen, generation, exclude, &Value::Null);
+}
+
+/// It with this status, as a watch shows it.
+fn show_policy(seen: &mut Seen, generation: i64, exclude: &str, status: &Value) {
     let policy = json!({
+        "status": status,
         "apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy",
         "metadata": {"name": "photos", "namespace": "swift", "uid": "uid-1", "generation": generation},
         "spec": {"mode": "Sync", "source": {"account": "AUTH_test", "container": "photos"}, "exclude": exclude,
@@ -141,7 +150,7 @@ async fn a_refusal_and_its_end_are_told_by_events_though_no_agent_was_heard_yet(
         put_policy(&mut seen, generation, exclude);
         let admitted = decide(&seen, &References::default(), &Files::default());
         let verdicts = Verdicts::of(&seen, admitted, &metrics);
-        verdicts.report(&mut seen, &Agents::default(), false, &desk, NOW);
+        verdicts.report(&mut seen, &Agents::default(), &News::of_all(), false, &desk, NOW);
         let (_, _, body) = answer(&mut server, 200, &policy).await;
         let conditions = body["status"]["conditions"].as_array().unwrap();
         let condition = conditions.iter().find(|one| one["type"] == "Accepted").unwrap();
@@ -193,4 +202,139 @@ async fn a_status_that_the_crd_does_not_take_is_tried_again_later_and_keeps_no_o
     assert!(path.ends_with("/c/status"), "the older one again: {path}");
     cancel.cancel();
     writer.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_whose_status_is_refused_waits_longer_and_longer_and_keeps_no_other_waiting() {
+    let (client, mut server) = api_server();
+    let (desk, cancel) = (Arc::new(Desk::default()), CancellationToken::new());
+    let writer = tokio::spawn(write_all(
+        client,
+        desk.clone(),
+        Metrics::new().unwrap(),
+        "one".to_owned(),
+        cancel.clone(),
+    ));
+    let policy =
+        json!({"apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy", "metadata": {"name": "a"}});
+    let put = |name: &str| {
+        let mut wanted = wanted(1, "Told");
+        wanted.events.clear();
+        desk.put(("swift".to_owned(), name.to_owned()), wanted);
+    };
+    // A right that lacks, a webhook that says no, one that cannot be asked.
+    put("a");
+    let mut waits = Vec::new();
+    for code in [403, 400, 500, 403, 403, 403, 403, 403] {
+        let (_, path, _) = answer(&mut server, code, &refusal(code)).await;
+        assert!(path.ends_with("/a/status"), "{path}");
+        let refused = tokio::time::Instant::now();
+        put("b");
+        let (_, path, _) = answer(&mut server, 200, &policy).await;
+        assert!(path.ends_with("/b/status"), "{path}");
+        assert!(refused.elapsed() < Duration::from_millis(100), "b had to wait");
+        waits.push(refused);
+    }
+    let waits: Vec<u128> = waits
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).as_millis())
+        .collect();
+    let about = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000];
+    for (wait, about) in waits.iter().zip(about) {
+        assert!((about..about + 100).contains(wait), "{waits:?}");
+    }
+    cancel.cancel();
+    writer.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_does_not_work_is_asked_more_and_more_seldom_and_all_is_written_in_the_end() {
+    let (client, mut server) = api_server();
+    let (desk, cancel) = (Arc::new(Desk::default()), CancellationToken::new());
+    let writer = tokio::spawn(write_all(
+        client,
+        desk.clone(),
+        Metrics::new().unwrap(),
+        "one".to_owned(),
+        cancel.clone(),
+    ));
+    let policy =
+        json!({"apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy", "metadata": {"name": "a"}});
+    for number in 0..20 {
+        let mut wanted = wanted(1, "Told");
+        wanted.events.clear();
+        desk.put(("swift".to_owned(), format!("p{number}")), wanted);
+    }
+    let began = tokio::time::Instant::now();
+    for _ in 0..24 {
+        answer(&mut server, 503, &refusal(503)).await;
+    }
+    // Eight at a time, after half a second, and after a whole one.
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(1_500), "{waited:?}");
+    assert!(waited < Duration::from_millis(2_000), "{waited:?}");
+    let mut written = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let (_, path, _) = answer(&mut server, 200, &policy).await;
+        written.insert(path);
+    }
+    assert_eq!(written.len(), 20);
+    let waited = began.elapsed();
+    assert!(waited < Duration::from_millis(4_000), "{waited:?}");
+    cancel.cancel();
+    writer.await.unwrap();
+}
+
+#[test]
+fn a_status_that_somebody_else_changed_is_written_again_once_a_minute_and_no_echo_is() {
+    let (desk, metrics) = (Desk::default(), Metrics::new().unwrap());
+    let namespace = "swift".to_owned();
+    let mut seen = Seen::new(&Scopes::new("swift", &[]), Names { namespace });
+    put_policy(&mut seen, 1, "tmp/");
+    let admitted = decide(&seen, &References::default(), &Files::default());
+    let verdicts = Verdicts::of(&seen, admitted, &metrics);
+    let report = |seen: &mut Seen| {
+        verdicts.report(seen, &Agents::default(), &News::of_all(), true, &desk, NOW);
+        let (key, wanted, _) = desk.take(tokio::time::Instant::now())?;
+        desk.done(&key);
+        Some(wanted)
+    };
+    let a_minute_later = |seen: &mut Seen| {
+        for (_, policy) in seen.policies.iter_mut() {
+            policy.decided = Instant::now().checked_sub(Duration::from_secs(80));
+        }
+    };
+    // The API server has a condition of another program besides.
+    let taken = |wanted: &Wanted| {
+        let mut status = serde_json::to_value(&*wanted.status).unwrap();
+        let other = json!({"type": "Audited", "status": "True", "reason": "Done", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        status["conditions"].as_array_mut().unwrap().push(other);
+        wanted.written.note(&status);
+        status
+    };
+    let first = report(&mut seen).unwrap();
+    let echo = taken(&first);
+    assert!(report(&mut seen).is_none(), "the echo is on its way");
+    show_policy(&mut seen, 1, "tmp/", &echo);
+    a_minute_later(&mut seen);
+    assert!(report(&mut seen).is_none(), "nothing new");
+
+    // A leader of before that finishes what it had begun.
+    let older = json!({"observedGeneration": 1, "source": "AUTH_test/photos"});
+    show_policy(&mut seen, 1, "tmp/", &older);
+    let again = report(&mut seen).unwrap();
+    assert_eq!(again.status, first.status);
+    assert_eq!(again.events, [], "it was told");
+    taken(&again);
+    // It does so again: it gets an answer once a minute.
+    assert!(report(&mut seen).is_none());
+    show_policy(&mut seen, 1, "tmp/", &echo);
+    show_policy(&mut seen, 1, "tmp/", &older);
+    assert!(report(&mut seen).is_none());
+    a_minute_later(&mut seen);
+    assert!(report(&mut seen).is_some());
+    show_policy(&mut seen, 1, "tmp/", &echo);
+    a_minute_later(&mut seen);
+    assert!(report(&mut seen).is_none());
 }

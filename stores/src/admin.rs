@@ -1,7 +1,8 @@
 //! The small HTTP servers of every program: health, metrics, status.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -25,15 +27,45 @@ const CONNECTIONS: usize = 64;
 /// A request's head must be there by then.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Binds an address. `option` is the one that gave it.
+/// Connections that may wait to be accepted.
+const WAITING: u32 = 1024;
+
+/// Binds an address; `[::]` is every address of the machine, of both families as far as it has them. `option` is the one
+/// that gave it.
 ///
 /// # Errors
 /// With what to do.
-pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, std::io::Error> {
-    TcpListener::bind(address).await.map_err(|error| {
+pub async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, io::Error> {
+    let bound = listen(address).or_else(|error| match instead(address, error.kind()) {
+        Some(other) => listen(other).map_err(|_| error),
+        None => Err(error),
+    });
+    bound.map_err(|error| {
         let message = format!("cannot listen on {address} ({error}); give another address with {option}");
-        std::io::Error::new(error.kind(), message)
+        io::Error::new(error.kind(), message)
     })
+}
+
+/// What to listen on where this address cannot be had: a machine without IPv6 has no `[::]`, but addresses all the same.
+fn instead(address: SocketAddr, error: io::ErrorKind) -> Option<SocketAddr> {
+    let is_there = matches!(error, io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
+    let is_all = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    (is_all && !is_there).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, io::Error> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    if address.is_ipv6() {
+        // The machine's default may be another.
+        SockRef::from(&socket).set_only_v6(false)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 /// Answers every request with `answer`, until cancelled. With `tls` only clients with a certificate of its authority are
@@ -124,4 +156,43 @@ pub fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) 
         header::HeaderValue::from_static(content_type),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_without_ipv6_listens_on_its_other_addresses_and_nobody_shares_a_port() {
+        let instead = |address: &str, error| instead(address.parse().unwrap(), error);
+        // What socket() and bind() say there.
+        for error in [97, 99].map(|code| io::Error::from_raw_os_error(code).kind()) {
+            assert_eq!(
+                instead("[::]:9180", error),
+                Some("0.0.0.0:9180".parse().unwrap()),
+                "{error}"
+            );
+            assert_eq!(instead("[::1]:9180", error), None);
+            assert_eq!(instead("10.0.0.1:9180", error), None);
+        }
+        assert_eq!(instead("[::]:9180", io::ErrorKind::AddrInUse), None);
+    }
+
+    #[tokio::test]
+    async fn a_listener_of_all_addresses_is_for_both_families_and_of_a_port_of_its_own() {
+        let listener = bind("[::]:0".parse().unwrap(), "--listen").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, address.port()))
+            .await
+            .unwrap();
+        if listen((Ipv6Addr::LOCALHOST, 0).into()).is_ok() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, address.port()))
+                .await
+                .unwrap();
+        }
+        let error = bind(address, "--listen").await.unwrap_err().to_string();
+        assert!(error.contains("another address with --listen"), "{error}");
+    }
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// The networks and hosts that no remote may be dialled at. Empty = everything may be dialled. Clones share the hosts.
 #[derive(Clone, Debug, Default)]
@@ -30,9 +30,15 @@ impl DenyList {
     /// A list of these networks.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
-            networks: networks.into_iter().collect(),
+            networks: networks.into_iter().map(as_dialled).collect(),
             hosts: Arc::default(),
         }
+    }
+
+    /// Whether this is that list, or a clone of it.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.networks, &other.networks) && Arc::ptr_eq(&self.hosts, &other.hosts)
     }
 
     /// From now on these hosts, and no others beside the networks, must not be dialled.
@@ -83,6 +89,21 @@ impl DenyList {
             Ok(address) => self.permitted([address]).map(drop),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// A network of IPv4 addresses that is written in IPv6 (`::ffff:10.0.0.0/104`) is that IPv4 network: such addresses are
+/// dialled as what they are.
+fn as_dialled(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let address = v6.network().to_ipv4_mapped();
+    let prefix = v6.prefix_len().checked_sub(96);
+    let v4 = address
+        .zip(prefix)
+        .map(|(address, prefix)| Ipv4Net::new(address, prefix));
+    match v4 {
+        Some(Ok(v4)) => IpNet::V4(v4),
+        _ => network,
     }
 }
 
@@ -171,6 +192,15 @@ mod tests {
         for address in ["10.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "64:ff9b::0a00:0001"] {
             assert!(!deny.denies(address.parse().unwrap()), "{address}");
         }
+    }
+
+    #[test]
+    fn a_network_of_ipv4_addresses_that_is_written_in_ipv6_is_denied_as_such() {
+        let deny = DenyList::new(["::ffff:10.0.0.0/104".parse::<IpNet>().unwrap()]);
+        for address in ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::0a01:0203"] {
+            assert!(deny.denies(address.parse().unwrap()), "{address}");
+        }
+        assert!(!deny.denies("11.1.2.3".parse().unwrap()));
     }
 
     #[test]

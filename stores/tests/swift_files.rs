@@ -448,7 +448,8 @@ fn a_node_that_is_not_in_the_ring_is_told_from_one_that_has_nothing() {
     std::fs::write(dir.path().join("container-server.conf"), "[DEFAULT]\n").unwrap();
     let server = ring("v1").devices().next().unwrap().server();
     let in_ring = |server: &str| {
-        let node = onespace_stores::swift::locate::Node::load(dir.path(), dir.path(), &[server.to_owned()]);
+        let node =
+            onespace_stores::swift::locate::Node::load(dir.path(), dir.path(), &[server.parse().unwrap()]);
         node.unwrap().is_in_ring()
     };
     assert!(in_ring(&server));

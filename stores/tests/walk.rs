@@ -39,7 +39,12 @@ impl Lab {
             "[DEFAULT]\nmount_check = false\n",
         )
         .unwrap();
-        let node = Node::load(&swift, &dir.path().join("node"), &["192.0.2.1:6200".to_owned()]).unwrap();
+        let node = Node::load(
+            &swift,
+            &dir.path().join("node"),
+            &["192.0.2.1:6200".parse().unwrap()],
+        )
+        .unwrap();
         Self { dir, node }
     }
 

@@ -43,3 +43,24 @@ imagePullSecrets:
 {{- if has "*" .Values.operator.watchNamespaces -}}{{- $others = list -}}{{- end -}}
 {{- dict "namespaces" $others | toJson -}}
 {{- end }}
+
+{{/* Every pool as a whole, as JSON: what it sets itself replaces the default, empty or not. */}}
+{{- define "onespace.pools" -}}
+{{- $pools := dict -}}
+{{- range $name, $own := .Values.agents.pools -}}
+{{- if kindIs "map" $own -}}
+{{- $pool := deepCopy $.Values.agents.poolDefaults -}}
+{{- range $key, $value := $own -}}{{- $_ := set $pool $key $value -}}{{- end -}}
+{{- $_ := set $pools $name $pool -}}
+{{- end -}}
+{{- end -}}
+{{- if not $pools -}}{{- $_ := set $pools "default" .Values.agents.poolDefaults -}}{{- end -}}
+{{- toJson $pools -}}
+{{- end }}
+
+{{/* Where no remote may be: values cannot take loopback, link-local and clouds' metadata services (Amazon's, Google's, Oracle's over
+     IPv6; Alibaba's; Azure's) from the list, because Helm replaces lists. */}}
+{{- define "onespace.denyRemotes" -}}
+{{- $always := list "127.0.0.0/8" "::1/128" "169.254.0.0/16" "fe80::/10" "fd00:ec2::254/128" "fd20:ce::254/128" "fd00:c1::a9fe:a9fe/128" "100.100.100.200/32" "168.63.129.16/32" -}}
+{{- concat $always (.Values.agents.denyRemotes | default list) | uniq | join "," -}}
+{{- end }}

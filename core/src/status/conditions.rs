@@ -1,8 +1,10 @@
 //! The conditions of a policy, each with a reason of a closed list.
 
+use std::collections::BTreeSet;
+
 use onespace_crds::{Condition, ConditionStatus};
 
-use super::{Standing, Sum, cut, time};
+use super::{Standing, Sum, time};
 use crate::objective::{Objective, is_met};
 use crate::reason::{ConditionReason, PauseReason, StallReason};
 use crate::validate::Finding;
@@ -52,8 +54,13 @@ pub(super) fn conditions(
             status,
             observed_generation: Some(generation),
             last_transition_time: kept.or_else(|| time(now))?,
-            reason,
-            message: cut(&message, 1024),
+            // The CRD takes nothing else; agents may be newer than it.
+            reason: reason
+                .chars()
+                .filter(char::is_ascii_alphabetic)
+                .take(64)
+                .collect(),
+            message,
         })
     };
     said.into_iter().filter_map(timed).collect()
@@ -80,9 +87,8 @@ fn refused(findings: &[Finding], was_complete: bool) -> Vec<Said> {
 fn accepted(lacking: &[Finding], outdated: &[Finding], sum: &Sum, was_complete: bool) -> Vec<Said> {
     let complete = was_complete
         || (sum.open > 0
-            && sum.with_databases == sum.first_pass_complete
+            && sum.expected == Some(sum.first_pass_complete)
             && sum.silent.is_empty()
-            && sum.expected.is_none_or(|expected| sum.reporting >= expected)
             && sum.current == sum.reporting);
     let (ready, mut reconciling) = readiness(lacking, sum);
     let stalled = stalled(lacking, sum);
@@ -141,22 +147,25 @@ fn readiness(lacking: &[Finding], sum: &Sum) -> (Said, Said) {
         };
     }
     if sum.reporting == 0 {
-        let message = "no agent reports this policy yet";
+        let message = match sum.absent.is_empty() {
+            true => "no agent reports this policy yet".to_owned(),
+            false => without_agent(sum),
+        };
         let reason = ConditionReason::NoAgent;
-        return (ready(False, reason, message), moving(reason, message));
+        return (ready(False, reason, &message), moving(reason, &message));
     }
     if sum.current < sum.reporting {
         let message = format!("{} of {} agents run this generation", sum.current, sum.reporting);
         let reason = ConditionReason::AgentsBehind;
         return (ready(False, reason, &message), moving(reason, &message));
     }
-    if sum.refused.len() == sum.reporting as usize
+    if sum.refusing == sum.reporting
         && let Some((reason, message)) = sum.refused.first()
     {
         let ready = ("Ready", False, reason.clone(), message.clone());
         return (ready, still(ConditionReason::Waiting));
     }
-    if sum.paused.len() >= sum.with_databases.max(1) as usize
+    if sum.at_work == 0
         && let Some((reason, message)) = sum.paused.first()
     {
         let ready = ("Ready", False, reason.clone(), message.clone());
@@ -247,23 +256,8 @@ fn degraded(lacking: &[Finding], outdated: &[Finding], sum: &Sum) -> Said {
         let message = format!("{}: agents go on with what they have", finding.message);
         return (kind, True, finding.reason.to_string(), message);
     }
-    let silent = sum.silent.len();
-    if silent > 0 {
-        let nodes: Vec<&str> = sum.silent.iter().map(String::as_str).take(5).collect();
-        let message = format!(
-            "{silent} agents do not answer ({}): their last numbers stand here",
-            nodes.join(", ")
-        );
-        return say(kind, True, ConditionReason::AgentUnreachable, &message);
-    }
-    if let Some(expected) = sum.expected.filter(|expected| sum.reporting < *expected)
-        && sum.reporting > 0
-    {
-        let message = format!(
-            "{} of {expected} nodes with a replica have an agent that reports",
-            sum.reporting
-        );
-        return say(kind, True, ConditionReason::AgentUnreachable, &message);
+    if !sum.absent.is_empty() || !sum.silent.is_empty() {
+        return say(kind, True, ConditionReason::AgentUnreachable, &without_agent(sum));
     }
     let why = sum.refused.iter().chain(&sum.paused).chain(&sum.cut_off).next();
     if let Some((reason, message)) = why {
@@ -277,6 +271,34 @@ fn degraded(lacking: &[Finding], outdated: &[Finding], sum: &Sum) -> Said {
         return say(kind, True, ConditionReason::DatabasesUnreadable, &message);
     }
     say(kind, False, ConditionReason::Healthy, "")
+}
+
+/// Which agents do not answer, and which nodes of the ring seem to have none.
+fn without_agent(sum: &Sum) -> String {
+    let mut said = Vec::new();
+    if !sum.silent.is_empty() {
+        let (count, names) = (sum.silent.len(), some_of(&sum.silent));
+        said.push(format!(
+            "{count} agents do not answer ({names}): their last numbers stand here"
+        ));
+    }
+    let known: BTreeSet<&str> = sum.silent.iter().flat_map(|node| node.split(',')).collect();
+    let unknown: BTreeSet<&str> = sum.absent.iter().map(String::as_str).collect();
+    let unknown: BTreeSet<&str> = unknown.difference(&known).copied().collect();
+    if !unknown.is_empty() {
+        let (count, names) = (unknown.len(), some_of(&unknown));
+        let expected = sum.expected.unwrap_or_default();
+        said.push(format!(
+            "for {count} of {expected} container servers that the ring names for it no agent answers ({names}): does one run there?"
+        ));
+    }
+    said.join("; ")
+}
+
+/// The first of them.
+fn some_of<T: AsRef<str>>(names: &BTreeSet<T>) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).take(5).collect();
+    names.join(", ")
 }
 
 fn say(kind: &'static str, status: ConditionStatus, reason: ConditionReason, message: &str) -> Said {

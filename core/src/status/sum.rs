@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bystander::{Bystander, Said};
 use crate::objective::Counts;
 use crate::reason::Notice;
 use crate::report::{HeldRow, MappingReport, Report, RunState, Totals, unix_seconds};
@@ -9,7 +10,7 @@ use crate::report::{HeldRow, MappingReport, Report, RunState, Totals, unix_secon
 /// What one agent said last. A silent agent's last words stay.
 #[derive(Clone, Debug, Default)]
 pub struct AgentView {
-    /// The node as the ring names it.
+    /// The node as the ring names it: its container servers, with commas between them.
     pub node: String,
     /// It answered the last time.
     pub reachable: bool,
@@ -21,8 +22,10 @@ pub struct AgentView {
     pub config_revision: String,
     /// Mappings that it refuses: reason and message.
     pub refused: BTreeMap<String, (String, String)>,
-    /// Mappings by id.
+    /// Mappings of which it has something, or may have, by id.
     pub mappings: BTreeMap<String, MappingReport>,
+    /// Those of which it has nothing.
+    pub bystands: BTreeMap<String, Bystander>,
     /// What it said last of the mappings that it refuses, and when.
     pub before_refusal: BTreeMap<String, (MappingReport, i64)>,
 }
@@ -47,6 +50,7 @@ impl AgentView {
         self.before_refusal.retain(|id, _| self.refused.contains_key(id));
         if first {
             if full {
+                self.bystands.clear();
                 std::mem::take(&mut self.mappings)
                     .into_iter()
                     .for_each(|(id, report)| self.lose(id, report));
@@ -54,6 +58,7 @@ impl AgentView {
             self.revision = Some(revision);
         }
         for id in removed {
+            self.bystands.remove(&id.0);
             if let Some(report) = self.mappings.remove(&id.0) {
                 self.lose(id.0, report);
             }
@@ -63,8 +68,42 @@ impl AgentView {
         self.as_of = now;
         self.config_revision = config.revision;
         for mapping in mappings {
-            self.mappings.insert(mapping.id.clone(), mapping);
+            let id = mapping.id.clone();
+            match Bystander::of(&mapping) {
+                Some(bystander) => {
+                    self.mappings.remove(&id);
+                    self.bystands.insert(id, bystander);
+                }
+                None => {
+                    self.bystands.remove(&id);
+                    self.mappings.insert(id, mapping);
+                }
+            }
         }
+    }
+
+    /// What it said last of a mapping.
+    fn said(&self, id: &str) -> Option<Said<'_>> {
+        let all = self.mappings.get(id).map(Said::All);
+        all.or_else(|| self.bystands.get(id).map(Said::Little))
+    }
+
+    /// All container servers that it has seen the ring name for any mapping.
+    fn rings(&self) -> impl Iterator<Item = &str> {
+        let all = self.mappings.values().map(Said::All);
+        all.chain(self.bystands.values().map(Said::Little))
+            .flat_map(Said::ring)
+    }
+
+    /// The container servers that it works for, as the ring names them.
+    fn servers(&self) -> impl Iterator<Item = &str> {
+        self.node.split(',')
+    }
+
+    /// Whether it ever answered: before that nothing but where it is asked is known of it.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.revision.is_some()
     }
 
     /// It reports this mapping no more. What it had counted stays if it is one that it refuses.
@@ -82,26 +121,33 @@ pub struct Sum {
     pub known: u32,
     /// Of these, how many have counted what they did.
     pub counted: u32,
-    /// Nodes that the ring names for it; none while no agent reports.
+    /// Container servers that the ring names for it; none while no agent knows them. What follows counts agents as long as that
+    /// is unknown.
     pub expected: Option<u32>,
-    /// Agents that report it now.
+    /// Of these, how many have an agent that answers.
     pub reporting: u32,
-    /// Of these, how many run the generation that is asked for.
+    /// Of these, how many have one that runs the generation that is asked for.
     pub current: u32,
-    /// Agents that are silent.
+    /// Of these, how many have one that refuses it.
+    pub refusing: u32,
+    /// Container servers that the ring names for it and no agent answers for.
+    pub absent: BTreeSet<String>,
+    /// Of those that are expected, how many have an agent that has completed every first pass.
+    pub first_pass_complete: u32,
+    /// Agents that are silent and have a part in it.
     pub silent: BTreeSet<String>,
     /// Databases that are followed.
     pub open: u64,
     /// Databases that cannot be read.
     pub unreadable: u64,
-    /// Agents with databases.
-    pub with_databases: u32,
-    /// Of these, how many have completed every first pass.
-    pub first_pass_complete: u32,
+    /// Agents with databases that answer and are not paused.
+    pub at_work: u32,
     /// Every agent does as the policy says and stands still.
     pub suspended: bool,
-    /// Why agents with databases are paused: reason and message.
+    /// Why agents are paused: reason and message. First come those with databases.
     pub paused: Vec<(String, String)>,
+    /// How many of these have databases.
+    pub paused_at_work: usize,
     /// Why agents refuse it: reason and message.
     pub refused: Vec<(String, String)>,
     /// Why no new rows reach agents that work: reason and message.
@@ -118,7 +164,7 @@ pub struct Sum {
     pub latest: Vec<HeldRow>,
     /// The first batch of deletes that waits for a person: id, size, and why.
     pub held_deletes: Option<(String, u64, String)>,
-    /// The trigger that every agent has handled.
+    /// The trigger that every agent that answers has handled.
     pub handled_retry: Option<String>,
     /// Rows that count for the objective, if an agent reports any.
     pub objective: Option<Counts>,
@@ -135,46 +181,108 @@ pub struct Sum {
 #[must_use]
 pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a AgentView>) -> Sum {
     let agents: Vec<&AgentView> = agents.into_iter().collect();
-    let named: BTreeSet<&str> = agents
-        .iter()
-        .filter(|agent| agent.reachable)
-        .filter_map(|agent| agent.mappings.get(id))
-        .flat_map(|report| report.ring_nodes.iter().map(String::as_str))
-        .collect();
+    let named = ring(id, agents.iter().copied().filter(|agent| agent.reachable));
+    let ring = match named.is_empty() {
+        true => ring(id, agents.iter().copied()),
+        false => named.clone(),
+    };
     let mut sum = Sum::default();
-    let mut ring: BTreeSet<&str> = BTreeSet::new();
+    let mut servers: BTreeMap<&str, Server> =
+        ring.iter().map(|server| (*server, Server::default())).collect();
     let mut retries: BTreeSet<Option<&str>> = BTreeSet::new();
     let mut running = 0_u32;
     for agent in agents.into_iter().filter(|agent| !is_out(agent, &named)) {
-        if let Some(refusal) = agent.refused.get(id)
-            && agent.reachable
-        {
+        let refusal = agent.refused.get(id).filter(|_| agent.reachable);
+        let said = agent.said(id);
+        let knows = refusal.is_some() || said.is_some();
+        let mut part: Vec<&str> = agent.servers().filter(|server| ring.contains(server)).collect();
+        if ring.is_empty() && knows {
+            part.push(&agent.node);
+        }
+        if agent.reachable {
+            for server in &part {
+                servers
+                    .entry(*server)
+                    .or_default()
+                    .take(refusal.is_some(), said, generation);
+            }
+            let report = said.and_then(Said::all);
+            let follows = report.is_some_and(|report| report.databases.open > 0);
+            if follows || said.is_none() && !part.is_empty() {
+                retries.insert(report.and_then(|report| report.handled.retry.as_deref()));
+            }
+        } else if knows && !part.is_empty() {
+            sum.silent.insert(agent.node.clone());
+        }
+        if let Some(refusal) = refusal {
             sum.known += 1;
-            sum.reporting += 1;
-            sum.current += 1;
             sum.refused.push(refusal.clone());
             if let Some((report, as_of)) = agent.before_refusal.get(id) {
                 count(&mut sum, report, *as_of);
             }
         }
-        let Some(report) = agent.mappings.get(id) else {
-            continue;
-        };
-        add(&mut sum, agent, report, generation);
-        running += u32::from(report.state != RunState::Suspended);
-        ring.extend(report.ring_nodes.iter().map(String::as_str));
-        if agent.reachable && report.databases.open > 0 {
-            retries.insert(report.handled.retry.as_deref());
+        if let Some(said) = said {
+            add(&mut sum, agent, said);
+            running += u32::from(said.state() != RunState::Suspended);
         }
     }
     sum.suspended = sum.known > 0 && running == 0;
     sum.expected = (!ring.is_empty()).then(|| u32::try_from(ring.len()).unwrap_or(u32::MAX));
+    for (name, server) in servers {
+        let Server {
+            answers,
+            current,
+            refuses,
+            first_pass_complete,
+        } = server;
+        sum.reporting += u32::from(answers);
+        sum.current += u32::from(current);
+        sum.refusing += u32::from(refuses);
+        sum.first_pass_complete += u32::from(first_pass_complete);
+        if !answers {
+            sum.absent.insert(name.to_owned());
+        }
+    }
     sum.latest.sort_by(|one, other| other.since.cmp(&one.since));
     sum.latest.truncate(5);
     if let (1, Some(Some(token))) = (retries.len(), retries.first()) {
         sum.handled_retry = Some((*token).to_owned());
     }
     sum
+}
+
+/// One container server of the ring, by what its agent says of a mapping.
+#[derive(Clone, Copy, Default)]
+struct Server {
+    answers: bool,
+    current: bool,
+    refuses: bool,
+    first_pass_complete: bool,
+}
+
+impl Server {
+    /// Its agent answers. Neither refusal nor report: it has not read the files yet.
+    fn take(&mut self, refuses: bool, said: Option<Said<'_>>, generation: i64) {
+        let runs = said.and_then(Said::generation);
+        self.answers = true;
+        self.current |= refuses || runs.is_some_and(|runs| runs >= generation);
+        self.refuses |= refuses || said.is_some_and(|said| said.state() == RunState::Refused);
+        self.first_pass_complete |= !refuses && said.is_some_and(Said::initial_pass_complete);
+    }
+}
+
+/// The container servers that these agents name for a mapping.
+fn ring<'a>(id: &str, agents: impl Iterator<Item = &'a AgentView>) -> BTreeSet<&'a str> {
+    let mut ring = BTreeSet::new();
+    let mut last: Option<Said<'a>> = None;
+    for said in agents.filter_map(|agent| agent.said(id)) {
+        // Most agents have the same ring, which may be long.
+        if !last.is_some_and(|last| last.has_same_ring(said)) {
+            ring.extend(said.ring());
+            last = Some(said);
+        }
+    }
+    ring
 }
 
 /// How many agents are silent, but for those whose nodes were taken out of every ring.
@@ -186,29 +294,52 @@ pub fn silent<'a>(agents: impl Iterator<Item = &'a AgentView> + Clone) -> usize 
     let named: BTreeSet<&str> = agents
         .clone()
         .filter(|agent| agent.reachable)
-        .flat_map(|agent| agent.mappings.values())
-        .flat_map(|report| report.ring_nodes.iter().map(String::as_str))
+        .flat_map(AgentView::rings)
         .collect();
     agents
         .filter(|agent| !agent.reachable && !is_out(agent, &named))
         .count()
 }
 
-/// Whether an agent is silent because its node was taken out: those that answer name nodes, and it is none of them.
+/// Whether an agent is silent because its node was taken out: those that answer name nodes, and it is none of them. What the
+/// ring calls an agent that never answered is not known.
 fn is_out(agent: &AgentView, named: &BTreeSet<&str>) -> bool {
-    !agent.reachable && !named.is_empty() && !agent.node.split(',').any(|node| named.contains(node))
+    !agent.reachable
+        && agent.has_answered()
+        && !named.is_empty()
+        && !agent.servers().any(|server| named.contains(server))
 }
 
-fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64) {
+fn add(sum: &mut Sum, agent: &AgentView, said: Said<'_>) {
+    sum.known += 1;
+    let databases = said.all().map(|report| report.databases).unwrap_or_default();
+    let has_databases = databases.open + databases.unreadable > 0;
+    match said.state() {
+        RunState::Paused if has_databases => {
+            sum.paused.insert(sum.paused_at_work, said.why());
+            sum.paused_at_work += 1;
+        }
+        // An agent that has nothing to do may be paused, too: it cannot know whether it has.
+        RunState::Paused => sum.paused.push(said.why()),
+        RunState::Refused => sum.refused.push(said.why()),
+        RunState::Running if said.notices(Notice::ContainerServerSilent) => sum.cut_off.push(said.why()),
+        RunState::Running | RunState::Suspended | RunState::Removing => {}
+    }
+    sum.at_work += u32::from(has_databases && agent.reachable && said.state() != RunState::Paused);
+    let Some(report) = said.all() else {
+        sum.counted += 1;
+        sum.as_of = least(sum.as_of, Some(agent.as_of));
+        return;
+    };
     let MappingReport {
         id: _,
-        policy,
-        state,
-        reason,
-        message,
+        policy: _,
+        state: _,
+        reason: _,
+        message: _,
         ring_nodes: _,
-        databases,
-        initial_pass_complete,
+        databases: _,
+        initial_pass_complete: _,
         verify: _,
         held_deletes,
         objective,
@@ -216,36 +347,9 @@ fn add(sum: &mut Sum, agent: &AgentView, report: &MappingReport, generation: i64
         remote,
         ..
     } = report;
-    sum.known += 1;
     count(sum, report, agent.as_of);
-    if agent.reachable {
-        sum.reporting += 1;
-        let runs = policy.as_ref().map(|policy| policy.generation);
-        sum.current += u32::from(runs.is_some_and(|runs| runs >= generation));
-    } else {
-        sum.silent.insert(agent.node.clone());
-    }
     sum.open += databases.open;
     sum.unreadable += databases.unreadable;
-    let why = || {
-        (
-            reason.clone().unwrap_or_default(),
-            message.clone().unwrap_or_default(),
-        )
-    };
-    if databases.open + databases.unreadable > 0 {
-        sum.with_databases += 1;
-        sum.first_pass_complete += u32::from(*initial_pass_complete);
-    }
-    match state {
-        // An agent that has nothing to do may be paused, too: it cannot know whether it has.
-        RunState::Paused => sum.paused.push(why()),
-        RunState::Refused => sum.refused.push(why()),
-        RunState::Running if reason.as_deref() == Some(Notice::ContainerServerSilent.as_str()) => {
-            sum.cut_off.push(why());
-        }
-        RunState::Running | RunState::Suspended | RunState::Removing => {}
-    }
     if let Some(batch) = held_deletes {
         let batch = (batch.id.clone(), batch.rows, batch.reason.clone());
         sum.held_deletes = least(sum.held_deletes.take(), Some(batch));

@@ -4,7 +4,10 @@ use serde_json::json;
 use super::*;
 use crate::mapping::MappingId;
 use crate::reason::PolicyFault;
-use crate::report::{AgentInfo, ConfigReport, MappingReport, Refused, Report, RunState};
+use crate::report::{AgentInfo, ConfigReport, MappingReport, Refused, Report, RunState, Totals};
+
+mod parts;
+mod small;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -348,23 +351,74 @@ fn the_initial_sync_stays_complete_until_the_target_changes() {
 fn conditions_are_written_at_once_and_numbers_when_it_is_their_turn() {
     let agents = both();
     let written = of(&agents, &SyncPolicyStatus::default());
-    assert!(is_due(&SyncPolicyStatus::default(), &written, 0, 0));
-    assert!(!is_due(&written, &of(&agents, &written), 1_000, 0), "nothing new");
+    assert_eq!(
+        due(&SyncPolicyStatus::default(), &written, 0, 0),
+        Some(Urgency::Generation)
+    );
+    assert_eq!(
+        due(&written, &of(&agents, &written), 1_000, 0),
+        None,
+        "nothing new"
+    );
 
     let mut later = agents.clone();
     later[0].as_of += 500;
     later[1].as_of += 500;
-    assert!(
-        !is_due(&written, &of(&later, &written), 1_000, 0),
+    assert_eq!(
+        due(&written, &of(&later, &written), 1_000, 0),
+        None,
         "the time alone is nothing new"
     );
     later[0].mappings.get_mut("a1").unwrap().totals.objects += 1;
     let counted = of(&later, &written);
-    assert!(!is_due(&written, &counted, COUNTERS_EVERY + 4, 5));
-    assert!(is_due(&written, &counted, COUNTERS_EVERY + 5, 5));
+    assert_eq!(due(&written, &counted, COUNTERS_EVERY + 4, 5), None);
+    assert_eq!(
+        due(&written, &counted, COUNTERS_EVERY + 5, 5),
+        Some(Urgency::Numbers)
+    );
 
     later[0].reachable = false;
-    assert!(is_due(&written, &of(&later, &written), 0, 0), "a condition");
+    assert_eq!(
+        due(&written, &of(&later, &written), 0, 0),
+        Some(Urgency::News),
+        "a condition"
+    );
+}
+
+#[test]
+fn how_many_deletes_are_held_is_a_number_and_that_some_are_is_news() {
+    let with = |rows: u64, id: &str, previous: &SyncPolicyStatus| {
+        let mut agents = both();
+        agents[1].mappings.get_mut("a1").unwrap().held_deletes =
+            (rows > 0).then(|| crate::report::HeldDeletes {
+                id: id.to_owned(),
+                rows,
+                reason: "DeletesHeld".to_owned(),
+            });
+        of(&agents, previous)
+    };
+    let none = with(0, "", &SyncPolicyStatus::default());
+    let first = with(70, "batch-7", &none);
+    assert_eq!(due(&none, &first, 0, 0), Some(Urgency::News));
+    let more = with(71_000, "batch-7", &first);
+    assert_eq!(due(&first, &more, COUNTERS_EVERY - 1, 0), None);
+    assert_eq!(due(&first, &more, COUNTERS_EVERY, 0), Some(Urgency::Numbers));
+    let other = with(70, "batch-8", &first);
+    assert_eq!(due(&first, &other, 0, 0), Some(Urgency::News), "another batch");
+    assert_eq!(due(&first, &with(0, "", &first), 0, 0), Some(Urgency::News));
+
+    // An address in a message is no number.
+    let silent = |node: &str| {
+        let mut agents = both();
+        agents[1].node = node.to_owned();
+        agents[1].reachable = false;
+        let ring = &mut agents[0].mappings.get_mut("a1").unwrap().ring_nodes;
+        ring.remove("10.0.0.2:6201");
+        ring.insert(node.to_owned());
+        of(&agents, &none)
+    };
+    let (one, two) = (silent("10.0.0.2:6201"), silent("10.0.0.3:6201"));
+    assert_eq!(due(&one, &two, 0, 0), Some(Urgency::News));
 }
 
 #[test]
@@ -400,32 +454,6 @@ fn an_answer_with_changes_alone_leaves_the_rest() {
     };
     view.take(gone, true, NOW);
     assert_eq!(view.mappings.keys().collect::<Vec<_>>(), ["b2"]);
-}
-
-#[test]
-fn a_status_is_under_4_kib_whatever_the_agents_say() {
-    let long = "é".repeat(5_000);
-    let mut agents = both();
-    for agent in &mut agents {
-        let report = agent.mappings.get_mut("a1").unwrap();
-        report.state = RunState::Paused;
-        report.reason = Some("Unreachable".to_owned());
-        report.held.latest = vec![
-            HeldRow {
-                object: long.clone(),
-                reason: "TooLarge".to_owned(),
-                message: long.clone(),
-                attempts: 1,
-                since: "2026-01-01T00:00:00Z".to_owned(),
-                next_try: None,
-            };
-            5
-        ];
-    }
-    let status = of(&agents, &SyncPolicyStatus::default());
-    let failed = status.failed.as_ref().unwrap();
-    assert!(failed.latest.iter().all(|row| row.object.len() <= 256));
-    assert!(serde_json::to_vec(&status).unwrap().len() < 4096);
 }
 
 /// The next answer of an agent, which reports no mapping any more: it refuses this one, or knows nothing of it.

@@ -92,7 +92,7 @@ pub fn settle<P: Borrow<ValidPolicy>>(mut candidates: Vec<Candidate<P>>) -> (Vec
         let mapping = &policy.mapping;
         let keys = keys_of(mapping);
         let bucket = buckets
-            .entry((policy.endpoint.clone(), mapping.target.bucket.clone()))
+            .entry((policy.endpoint.of_buckets(), mapping.target.bucket.clone()))
             .or_default();
         let source = sources
             .entry((mapping.source.account.clone(), mapping.source.container.clone()))

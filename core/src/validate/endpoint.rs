@@ -46,6 +46,21 @@ impl Endpoint {
         })
     }
 
+    /// The namespace of buckets that it has part in: all of AWS has one, whatever the region or the name it is reached
+    /// by (China has another).
+    #[must_use]
+    pub fn of_buckets(&self) -> Self {
+        match self {
+            Self::Host { host, .. } if host.ends_with(".amazonaws.com") => Self::Aws,
+            Self::Host { host, .. } if host.ends_with(".amazonaws.com.cn") => Self::Host {
+                host: "amazonaws.com.cn".to_owned(),
+                port: 443,
+                path: String::new(),
+            },
+            other => other.clone(),
+        }
+    }
+
     /// Whether this is AWS itself.
     #[must_use]
     pub fn is_aws(&self) -> bool {

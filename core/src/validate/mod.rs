@@ -27,6 +27,7 @@ use crate::mapping::{
 use crate::reason::PolicyFault;
 use crate::select::Selector;
 use crate::shard::credential_id;
+use crate::status::json_length;
 
 /// The region that requests are signed for unless the policy names one.
 pub const DEFAULT_REGION: &str = "us-east-1";
@@ -40,7 +41,7 @@ pub const RETRY: &str = "onespace.dev/retry";
 /// The annotation whose value releases the batch of held deletes of that id.
 pub const RELEASE_DELETES: &str = "onespace.dev/release-deletes";
 
-/// The longest token of a trigger, in characters: its echo must fit into the status.
+/// The longest token of a trigger, in bytes of JSON: its echo must fit into the status.
 const MAX_TOKEN: usize = 256;
 
 /// One thing that is wrong with a policy.
@@ -82,6 +83,24 @@ pub struct ValidPolicy {
     pub ca_bundle: Option<(String, String)>,
     /// The remote's address for comparisons.
     pub endpoint: Endpoint,
+}
+
+impl ValidPolicy {
+    /// The policy behind a mapping that agents have, when the policy itself cannot be read: what it refers to is not known.
+    /// None for an endpoint that no version of onespace writes.
+    #[must_use]
+    pub fn behind(mapping: Mapping) -> Option<Self> {
+        let endpoint = match &mapping.target.endpoint {
+            None => Endpoint::Aws,
+            Some(text) => Endpoint::parse(text)?,
+        };
+        Some(Self {
+            mapping,
+            secret: String::new(),
+            ca_bundle: None,
+            endpoint,
+        })
+    }
 }
 
 /// Validates one policy and applies the defaults.
@@ -300,11 +319,11 @@ fn triggers(policy: &SyncPolicy, findings: &mut Vec<Finding>) -> Triggers {
             .as_ref()?
             .get(name)
             .filter(|token| !token.is_empty())?;
-        if token.chars().count() > MAX_TOKEN {
+        if json_length(token) > MAX_TOKEN {
             findings.push(Finding::new(
                 format!("metadata.annotations[{name}]"),
                 PolicyFault::Invalid,
-                format!("the token is longer than {MAX_TOKEN} characters: shorten it"),
+                format!("the token is longer than {MAX_TOKEN} bytes: shorten it"),
             ));
         }
         Some(token.clone())

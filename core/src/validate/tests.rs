@@ -473,6 +473,30 @@ fn the_same_bucket_name_at_another_remote_is_another_bucket() {
 }
 
 #[test]
+fn a_bucket_of_aws_is_the_same_by_each_of_its_names() {
+    let by = |endpoint: &str| {
+        [
+            ("/target/prefix", json!("a/b")),
+            ("/target/endpoint", json!(endpoint)),
+        ]
+    };
+    let at_aws = [("/target/prefix", json!("a")), ("/target/endpoint", Value::Null)];
+    for (endpoint, expected) in [
+        ("https://s3.eu-west-1.amazonaws.com", Some(Clash::Keys)),
+        ("https://s3.dualstack.us-east-1.amazonaws.com/", Some(Clash::Keys)),
+        ("https://s3.cn-north-1.amazonaws.com.cn", None),
+        ("https://s3.example.com", None),
+    ] {
+        assert_eq!(clash(&at_aws, &by(endpoint)), expected, "{endpoint}");
+    }
+    let china = "https://s3.cn-north-1.amazonaws.com.cn";
+    assert_eq!(
+        clash(&by(china), &by("https://s3.cn-northwest-1.amazonaws.com.cn")),
+        Some(Clash::Keys)
+    );
+}
+
+#[test]
 fn a_container_with_a_policy_of_its_own_goes_beside_its_account_wide_one() {
     assert_eq!(clash(&container("/*"), &container("one")), None);
     assert_eq!(clash(&container("/*"), &prefix("mine")), None);

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use onespace_e2e::kube::cluster::{Cluster, enter_with, has_condition, inside};
-use onespace_e2e::site::{BUCKET, NAMESPACE, NODES, Site};
+use onespace_e2e::plugin::Plugin;
+use onespace_e2e::site::{BUCKET, NAMESPACE, NODES, Site, installation};
 use onespace_e2e::swift::NO_HEADERS;
 use tokio::signal::ctrl_c;
 
@@ -69,9 +70,8 @@ async fn show(keep: bool) -> Result<()> {
     ));
 
     title("The chart: an operator with two replicas, an agent on every Swift node");
-    say(&format!(
-        "$ helm install onespace charts/onespace --namespace {NAMESPACE} --create-namespace --wait -f values.yaml"
-    ));
+    let words = installation("charts/onespace", "values.yaml").join(" ");
+    say(&format!("$ helm {words}"));
     site.install(&[]).await?;
     kubectl(&cluster, &format!("get pods -n {NAMESPACE} -o wide")).await?;
 
@@ -107,6 +107,13 @@ async fn show(keep: bool) -> Result<()> {
         "{BUCKET}/photos/2026/hills.jpg is in S3 {:.1} s after Swift had it",
         begun.elapsed().as_secs_f32()
     ));
+
+    title("How policies stand");
+    let words = ["status", "-A"];
+    say(&format!("$ kubectl onespace {}", words.join(" ")));
+    let status = Plugin::new(cluster.kubeconfig())?.run(&words)?;
+    ensure!(status.code == 0, "kubectl onespace status: {}", status.err);
+    say(&status.out);
 
     if keep {
         title("It runs until Ctrl-C. In another terminal, as root:");

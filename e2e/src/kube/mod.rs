@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use http::{Method, Request};
 use serde_json::Value;
 
-use self::pki::Pki;
+use self::pki::{Pki, Signed};
 use self::process::Process;
 use crate::ports::free_port;
 
@@ -35,6 +35,8 @@ pub struct Kubernetes {
     _api_server: Process,
     _etcd: Process,
     folder: tempfile::TempDir,
+    pki: Pki,
+    port: u16,
 }
 
 impl Kubernetes {
@@ -117,6 +119,8 @@ impl Kubernetes {
             _api_server: api_server,
             _etcd: etcd,
             folder,
+            pki,
+            port,
         })
     }
 
@@ -130,6 +134,36 @@ impl Kubernetes {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join(KUBECONFIG)
+    }
+
+    /// The port that it serves on, on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same at another port, from where requests come here.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn kubeconfig_at(&self, port: u16) -> Result<PathBuf> {
+        self.write_kubeconfig(&format!("kubeconfig-{port}"), port, &self.pki.admin)
+    }
+
+    /// The same for a user who has no right yet.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn kubeconfig_of(&self, user: &str) -> Result<PathBuf> {
+        let signed = self.pki.client(user, None)?;
+        self.write_kubeconfig(&format!("kubeconfig-{user}"), self.port, &signed)
+    }
+
+    fn write_kubeconfig(&self, name: &str, port: u16, user: &Signed) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        let kubeconfig = self.pki.kubeconfig(&format!("https://127.0.0.1:{port}"), user);
+        std::fs::write(&path, kubeconfig.to_string())?;
+        Ok(path)
     }
 
     /// The lines of the API server's audit log: one for each request that was answered.

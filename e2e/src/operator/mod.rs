@@ -69,7 +69,15 @@ impl Cluster {
     /// # Errors
     /// The program is missing.
     pub fn operator(&self, name: &str, more: &[&str]) -> Result<Operator> {
-        Operator::start(self, name, more)
+        self.operator_with(&self.kubernetes.kubeconfig(), name, more)
+    }
+
+    /// Starts an operator that finds the cluster by this file.
+    ///
+    /// # Errors
+    /// The program is missing.
+    pub fn operator_with(&self, kubeconfig: &Path, name: &str, more: &[&str]) -> Result<Operator> {
+        Operator::start(self, kubeconfig, name, more)
     }
 
     /// Creates or replaces an object.

@@ -1,7 +1,7 @@
 //! The operator as a process.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,12 @@ pub struct Operator {
 }
 
 impl Operator {
-    pub(super) fn start(cluster: &Cluster, name: &str, more: &[&str]) -> Result<Self> {
+    pub(super) fn start(cluster: &Cluster, kubeconfig: &Path, name: &str, more: &[&str]) -> Result<Self> {
         let log = cluster.folder().join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
         let health = free_port()?;
         let child = Command::new(program("onespace-operator")?)
-            .env("KUBECONFIG", cluster.kubernetes.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             // Whatever the environment says: the API server is on this machine.
             .env("NO_PROXY", "127.0.0.1")
             .env("no_proxy", "127.0.0.1")
@@ -97,6 +97,23 @@ impl Operator {
             }
             if Instant::now() > deadline {
                 bail!("no leader within {DEADLINE:?}: {}", self.said());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until it has ended by itself. Returns whether it ended well.
+    ///
+    /// # Errors
+    /// It goes on.
+    pub async fn until_ended(&mut self) -> Result<bool> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.success());
+            }
+            if Instant::now() > deadline {
+                bail!("the operator goes on after {DEADLINE:?}: {}", self.said());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

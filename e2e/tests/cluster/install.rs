@@ -53,6 +53,41 @@ pub async fn helm_test_says_what_does_not_work(site: Arc<Site>) -> Result<()> {
     Ok(())
 }
 
+/// Prints user and capabilities of every child of a pod's first process, and the user of that itself.
+const WHO_SERVES: &str = "
+import glob
+for path in glob.glob('/proc/[0-9]*/status'):
+    lines = dict(line.split(':', 1) for line in open(path).read().splitlines())
+    process, parent = int(lines['Pid']), int(lines['PPid'])
+    if process == 1 or parent == 1:
+        print('first' if process == 1 else 'worker', lines['Uid'].split()[0], int(lines['CapEff'], 16))
+";
+
+pub async fn agents_on_their_nodes_network_copy_and_an_endpoint_that_starts_as_root_serves_nothing_as_root(
+    site: Arc<Site>,
+) -> Result<()> {
+    let user = site.swift.user().await?;
+    user.create_container("rooted", NO_HEADERS).await?;
+    user.put("rooted", "oak", NO_HEADERS, "green").await?;
+    let values = "agents.poolDefaults.hostNetwork=true,internalEndpoint.runAsUser=0";
+    site.install_anew(&["--set", values]).await?;
+    site.cluster.apply_text(&site.policy("rooted")).await?;
+    site.until_arrived("rooted/oak", "green").await?;
+    helm_test(&site).await?;
+    for pod in site.pods("node-agent").await? {
+        let name = pod["metadata"]["name"].as_str().context("no name")?;
+        let exec = ["exec", "-n", NAMESPACE, name, "-c", "internal-endpoint", "--"];
+        let python = ["/opt/swift/bin/python", "-c", WHO_SERVES];
+        let said = site.cluster.kubectl(&[&exec[..], &python].concat()).await?;
+        let workers: Vec<&str> = said.lines().filter(|line| line.starts_with("worker")).collect();
+        ensure!(
+            said.contains("first 0 ") && workers == ["worker 160 0"; 2],
+            "{name}: {said}"
+        );
+    }
+    Ok(())
+}
+
 pub async fn an_installed_chart_copies_what_a_policy_says_and_leaves_policies_and_data_when_it_goes(
     site: Arc<Site>,
 ) -> Result<()> {

@@ -48,6 +48,10 @@ fn trials() -> Vec<Trial> {
             plugin::who_may_view_sees_how_policies_stand_and_who_may_edit_has_all_agents_retry,
         ),
         on_site(
+            "agents_on_their_nodes_network_copy_and_an_endpoint_that_starts_as_root_serves_nothing_as_root",
+            install::agents_on_their_nodes_network_copy_and_an_endpoint_that_starts_as_root_serves_nothing_as_root,
+        ),
+        on_site(
             "helm_test_says_what_does_not_work",
             install::helm_test_says_what_does_not_work,
         ),

@@ -1,5 +1,6 @@
 //! What is left when the chart goes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -7,6 +8,35 @@ use onespace_core::finalizer::FINALIZER;
 use onespace_e2e::site::{NAMESPACE, Site};
 use onespace_e2e::swift::NO_HEADERS;
 use serde_json::json;
+
+/// As README and the chart's notes say.
+async fn what_the_operator_made_goes_with_two_commands(site: &Site) -> Result<()> {
+    let left = async || -> Result<BTreeSet<String>> {
+        let kinds = ["configmaps,secrets,leases", "-n", NAMESPACE];
+        let left = site.cluster.get(&kinds).await?;
+        let names = left["items"].as_array().into_iter().flatten();
+        let names = names.filter_map(|object| object["metadata"]["name"].as_str());
+        let ours = names.filter(|name| name.starts_with("onespace-"));
+        Ok(ours.map(str::to_owned).collect())
+    };
+    let before = left().await?;
+    for name in ["onespace-operator", "onespace-index", "onespace-status-authority"] {
+        ensure!(before.contains(name), "{name}: {before:?}");
+    }
+    let copies = |name: &String| name.starts_with("onespace-credentials-");
+    ensure!(before.iter().any(copies), "{before:?}");
+    let ours = "app.kubernetes.io/managed-by=onespace-operator";
+    for what in [
+        &["configmap,secret", "-l", ours][..],
+        &["lease", "onespace-operator"],
+    ] {
+        let delete = [&["-n", NAMESPACE, "delete"], what].concat();
+        site.cluster.kubectl(&delete).await?;
+    }
+    let after = left().await?;
+    ensure!(after.is_empty(), "{after:?}");
+    Ok(())
+}
 
 pub async fn uninstalling_leaves_policies_and_copies_and_nothing_that_cannot_be_deleted(
     site: Arc<Site>,
@@ -56,6 +86,7 @@ pub async fn uninstalling_leaves_policies_and_copies_and_nothing_that_cannot_be_
         ])
         .await?;
     ensure!(left["items"].as_array().is_some_and(Vec::is_empty), "{left}");
+    what_the_operator_made_goes_with_two_commands(&site).await?;
     let policies = site.cluster.get(&["syncpol", "-n", NAMESPACE]).await?;
     let is_there = |name: &str| {
         let mut policies = policies["items"].as_array().into_iter().flatten();

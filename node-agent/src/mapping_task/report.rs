@@ -140,7 +140,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             },
             totals: self.totals,
             remote: RemoteReport {
-                reachable: probed.is_some() && remote_failure.is_none(),
+                reachable: remote_failure.is_none() && (probed.is_some() || !self.needs_remote()),
                 code: remote_failure.and_then(|paused| paused.pause.code.clone()),
                 since: remote_failure.map(|paused| rfc3339(paused.since)),
                 permissions: probed
@@ -289,7 +289,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                     .all(|replica| self.followed.contains_key(&replica.path))
         };
         self.paused.is_none()
-            && self.probed.is_some()
+            && (self.probed.is_some() || !self.needs_remote())
             && !self.retrying
             && !self
                 .followed

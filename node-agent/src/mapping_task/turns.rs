@@ -43,14 +43,17 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             if paused.retry_at > now {
                 return;
             }
-            if self.probed.is_none() || pause::concerns_remote(paused.pause.reason) {
+            let of_remote = self.probed.is_none() || pause::concerns_remote(paused.pause.reason);
+            if of_remote && self.needs_remote() {
                 self.spawn_probe();
                 return;
             }
             self.resume();
         }
         if self.probed.is_none() {
-            self.spawn_probe();
+            if self.needs_remote() {
+                self.spawn_probe();
+            }
             return;
         }
         if self.is_suspended() {
@@ -86,6 +89,13 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 }
             }
         }
+    }
+
+    /// Whether this agent has anything to do at the remote: a database of the mapping, or uploads of an earlier run to end.
+    /// Nobody else asks it anything, not even what it can do: with many nodes most agents have no part in most mappings.
+    pub(super) fn needs_remote(&self) -> bool {
+        let has_work = !self.followed.is_empty() || !self.old_uploads.is_empty();
+        has_work && !self.is_suspended()
     }
 
     pub(super) async fn start_retries(&mut self, now: Timestamp) {

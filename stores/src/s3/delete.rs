@@ -9,9 +9,9 @@ impl S3Remote {
     pub(super) async fn delete_object(&self, key: &str, etag: Option<&str>) -> Result<(), RemoteError> {
         // A conditional delete has one attempt: a second would not know whether the first was carried out.
         let client = if etag.is_some() {
-            &self.clients.once
+            &self.clients().once
         } else {
-            &self.clients.twice
+            &self.clients().twice
         };
         let request = client
             .delete_object()

@@ -23,7 +23,7 @@ impl S3Remote {
         range: Option<(u64, u64)>,
     ) -> Result<Option<(RemoteObject, Body)>, RemoteError> {
         let answer = self
-            .clients
+            .clients()
             .twice
             .get_object()
             .bucket(&self.config.bucket)

@@ -10,7 +10,7 @@ use crate::remote::RemoteError;
 impl S3Remote {
     pub(super) async fn head_object(&self, key: &str) -> Result<Option<RemoteObject>, RemoteError> {
         let answer = self
-            .clients
+            .clients()
             .twice
             .head_object()
             .bucket(&self.config.bucket)
@@ -49,7 +49,7 @@ impl S3Remote {
             return failure;
         }
         let asked = self
-            .clients
+            .clients()
             .twice
             .get_object()
             .bucket(&self.config.bucket)
@@ -69,7 +69,7 @@ impl S3Remote {
     /// The answer to a HEAD has no body, hence no code: the same question as a GET of one byte has.
     async fn say_why(&self, key: &str, of_head: &Failure) -> RemoteError {
         let again = self
-            .clients
+            .clients()
             .twice
             .get_object()
             .bucket(&self.config.bucket)

@@ -51,7 +51,7 @@ impl S3Remote {
     ) -> Result<Page, RemoteError> {
         let limit = limit.clamp(1, 1000);
         let max_keys = i32::try_from(limit).unwrap_or(1000);
-        let client = &self.clients.twice;
+        let client = &self.clients().twice;
         let answer = match version {
             Version::Two => {
                 let answer = client

@@ -13,10 +13,11 @@ mod probe;
 mod put;
 mod put_parts;
 mod replace_headers;
+mod transport;
 mod upload;
 
 use std::error::Error;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -26,6 +27,7 @@ use onespace_core::remote::{RemoteHeaders, RemoteObject};
 pub use self::classify::{Failure, Operation, Transport, classify};
 pub use self::config::{Proxy, S3Config, S3Credentials, Timeouts};
 pub use self::keys::SharedKeys;
+pub use self::transport::Transports;
 use crate::body::Body;
 use crate::remote::{
     Capabilities, Condition, Page, PartSource, PartSpec, Permissions, Remote, RemoteError, Replaced, Stored,
@@ -37,7 +39,11 @@ use crate::remote::{
 pub struct S3Remote {
     config: S3Config,
     keys: SharedKeys,
-    clients: client::Clients,
+    transport: Arc<SharedHttpClient>,
+    /// See [`client::Clients::twice`].
+    attempts: u32,
+    /// Made when something is asked for the first time: they are large, and many remotes are never asked.
+    clients: OnceLock<client::Clients>,
     /// Where uploads are noted that a crash would leave behind.
     uploads: Option<Arc<dyn UploadLog>>,
     /// What the last probe found. Before one: v2 listings, and no conditions but those that are asked for.
@@ -45,36 +51,48 @@ pub struct S3Remote {
 }
 
 impl S3Remote {
-    /// A client of this bucket. Nothing is sent yet.
+    /// A client of this bucket, with connections of its own. Nothing is sent yet.
     ///
     /// # Errors
     /// The configuration cannot be used: an endpoint or proxy that is no URL, a literal address that is denied, a CA
     /// bundle that cannot be read.
     pub fn new(config: S3Config) -> Result<Self, RemoteError> {
-        let keys = SharedKeys::from(config.credentials.clone());
-        let clients = client::build(&config, &keys)?;
-        Ok(Self {
-            config,
-            keys,
-            clients,
-            uploads: None,
-            capabilities: RwLock::new(None),
-        })
+        Self::sharing(config, &Transports::default())
+    }
+
+    /// The same, with connections that it shares with others like it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn sharing(config: S3Config, transports: &Transports) -> Result<Self, RemoteError> {
+        let transport = transports.get(&config)?;
+        Ok(Self::with(config, transport, 2))
     }
 
     /// A client of this bucket over another transport than the network: tests give it any answer that they like.
     /// Nothing is tried twice.
     #[must_use]
     pub fn over(config: S3Config, transport: SharedHttpClient) -> Self {
-        let keys = SharedKeys::from(config.credentials.clone());
-        let clients = client::build_with(&config, &keys, transport, 1);
+        Self::with(config, Arc::new(transport), 1)
+    }
+
+    fn with(config: S3Config, transport: Arc<SharedHttpClient>, attempts: u32) -> Self {
         Self {
+            keys: SharedKeys::from(config.credentials.clone()),
             config,
-            keys,
-            clients,
+            transport,
+            attempts,
+            clients: OnceLock::new(),
             uploads: None,
             capabilities: RwLock::new(None),
         }
+    }
+
+    fn clients(&self) -> &client::Clients {
+        self.clients.get_or_init(|| {
+            let transport = SharedHttpClient::clone(&self.transport);
+            client::build(&self.config, &self.keys, transport, self.attempts)
+        })
     }
 
     /// Its keys, for whoever is told of new ones.

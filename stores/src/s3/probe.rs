@@ -210,7 +210,7 @@ impl S3Remote {
     /// Whether storage class and encryption are there after they were asked for.
     async fn keeps_what_was_asked(&self, key: &str) -> Result<bool, RemoteError> {
         let answer = self
-            .clients
+            .clients()
             .twice
             .head_object()
             .bucket(&self.config.bucket)
@@ -234,7 +234,7 @@ impl S3Remote {
             let tag = Tag::builder().key("probe").value("1").build()?;
             let tagging = Tagging::builder().tag_set(tag).build()?;
             let put = self
-                .clients
+                .clients()
                 .once
                 .put_object_tagging()
                 .bucket(&self.config.bucket)
@@ -257,7 +257,7 @@ impl S3Remote {
         };
         let (stream, sent) = upload(body, None, self.config.timeouts.idle).await?;
         let request = self
-            .clients
+            .clients()
             .once
             .put_object()
             .bucket(&self.config.bucket)
@@ -312,7 +312,7 @@ impl S3Remote {
             return false;
         };
         let answer = self
-            .clients
+            .clients()
             .once
             .delete_objects()
             .bucket(&self.config.bucket)

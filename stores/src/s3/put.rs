@@ -92,7 +92,7 @@ impl S3Remote {
             .filter(|_| !self.config.request_checksums)
             .map(|md5| STANDARD.encode(md5));
         let request = self
-            .clients
+            .clients()
             .once
             .put_object()
             .bucket(&self.config.bucket)

@@ -203,7 +203,7 @@ impl S3Remote {
     ) -> Result<OpenUpload, RemoteError> {
         let (algorithm, kms_key) = encryption(&self.config.encryption);
         let request = self
-            .clients
+            .clients()
             .once
             .create_multipart_upload()
             .bucket(&self.config.bucket)
@@ -246,7 +246,7 @@ impl S3Remote {
 
     fn upload_target(&self, key: &str, id: &str) -> UploadTarget {
         UploadTarget {
-            client: self.clients.twice.clone(),
+            client: self.clients().twice.clone(),
             bucket: self.config.bucket.clone(),
             key: key.to_owned(),
             id: id.to_owned(),
@@ -305,7 +305,7 @@ impl S3Remote {
             .filter(|_| !self.config.request_checksums)
             .map(|md5| STANDARD.encode(md5));
         let request = self
-            .clients
+            .clients()
             .once
             .upload_part()
             .bucket(&self.config.bucket)
@@ -405,7 +405,7 @@ impl S3Remote {
                 .build()
         });
         let request = self
-            .clients
+            .clients()
             .once
             .complete_multipart_upload()
             .bucket(&self.config.bucket)

@@ -68,7 +68,7 @@ impl S3Remote {
     ) -> Result<Replaced, RemoteError> {
         let (algorithm, kms_key) = encryption(&self.config.encryption);
         let request = self
-            .clients
+            .clients()
             .once
             .copy_object()
             .bucket(&self.config.bucket)
@@ -183,7 +183,7 @@ impl S3Remote {
         range: RangeInclusive<u64>,
     ) -> Result<Option<DonePart>, RemoteError> {
         let request = self
-            .clients
+            .clients()
             .once
             .upload_part_copy()
             .bucket(&self.config.bucket)
@@ -248,7 +248,7 @@ impl S3Remote {
         index: usize,
     ) -> Result<Option<u64>, RemoteError> {
         let answer = self
-            .clients
+            .clients()
             .twice
             .head_object()
             .bucket(&self.config.bucket)

@@ -2,9 +2,9 @@
 
 mod catalogue;
 mod files;
+mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use onespace_core::naming::{HashPath, partition};
 
 pub use self::catalogue::{Catalogue, Owner};
 pub use self::files::{Signature, container_folder, databases, pending_file, pending_size, signature};
+pub use self::server::{ContainerServer, NoServer};
 use super::conf::{ConfError, ContainerServerConf, SwiftConf};
 use super::ring::{Device, Ring, RingError};
 
@@ -134,21 +135,26 @@ pub struct Node {
 
 impl Node {
     /// Reads `swift.conf`, `container-server.conf` and the container ring. `devices` is the folder of the devices;
-    /// `container_servers` says which servers of the ring are this node (`ip:port`), or, if empty, those on one of
-    /// this machine's addresses with the port of `container-server.conf`.
+    /// `container_servers` says which servers of the ring are this node, or, if empty, those on one of this machine's
+    /// addresses with the port of `container-server.conf`.
     ///
     /// # Errors
     /// When one of the files cannot be read.
-    pub fn load(swift_dir: &Path, devices: &Path, container_servers: &[String]) -> Result<Self, LocateError> {
+    pub fn load(
+        swift_dir: &Path,
+        devices: &Path,
+        container_servers: &[ContainerServer],
+    ) -> Result<Self, LocateError> {
         let conf = SwiftConf::load(swift_dir)?;
         let server = ContainerServerConf::load(swift_dir)?;
         let ring = Arc::new(Ring::load(&swift_dir.join("container.ring.gz"))?);
-        let local = if container_servers.is_empty() {
-            let ours = |device: &&Device| device.port == server.bind_port && is_local(&device.ip);
-            ring.devices().filter(ours).map(Device::server).collect()
+        let default = [ContainerServer::at_any_address(server.bind_port)];
+        let ours = if container_servers.is_empty() {
+            &default[..]
         } else {
-            container_servers.iter().cloned().collect()
+            container_servers
         };
+        let local = ours.iter().flat_map(|named| named.in_ring(&ring)).collect();
         Ok(Self {
             devices: devices.to_owned(),
             mount_check: server.mount_check,
@@ -323,22 +329,9 @@ fn is_mount_point(path: &Path) -> bool {
         || path.join(".ismount").exists()
 }
 
-/// Whether this machine has the address: nothing can be bound to another's.
-fn is_local(ip: &str) -> bool {
-    ip.parse::<IpAddr>()
-        .is_ok_and(|ip| UdpSocket::bind((ip, 0)).is_ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_this_machines_addresses_are_local() {
-        assert!(is_local("127.0.0.1"));
-        assert!(!is_local("192.0.2.1"));
-        assert!(!is_local("storage.example.com"));
-    }
 
     #[test]
     fn a_plain_folder_is_no_mounted_device() {

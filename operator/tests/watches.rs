@@ -1,0 +1,128 @@
+//! Watches that the API server refuses, on paused time.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use onespace_operator::metrics::Metrics;
+use onespace_operator::published::Names;
+use onespace_operator::seen::{Event, Scopes, Seen};
+use onespace_operator::watch;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+mod api_server;
+use api_server::{Said, api_server, refusal, serve};
+
+/// How the API server answers for the namespace `tenant`.
+#[derive(Clone, Copy, PartialEq)]
+enum Tenant {
+    Refused,
+    Broken,
+    Shown,
+}
+
+fn list(items: &[Value]) -> Said {
+    Said::Now(200, json!({"metadata": {"resourceVersion": "1"}, "items": items}))
+}
+
+fn policy() -> Value {
+    json!({"apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy",
+        "metadata": {"name": "photos", "namespace": "tenant", "uid": "uid-1", "resourceVersion": "1"},
+        "spec": {"mode": "Sync", "source": {"account": "AUTH_test", "container": "photos"},
+            "target": {"protocol": "S3", "bucket": "backup", "credentials": {"secretRef": {"name": "keys"}}}}})
+}
+
+struct World {
+    tenant: Arc<Mutex<Tenant>>,
+    seen: Seen,
+    events: mpsc::Receiver<Event>,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl World {
+    /// An operator that watches the namespace `tenant`.
+    fn start(tenant: Tenant) -> Self {
+        let (client, server) = api_server();
+        let tenant = Arc::new(Mutex::new(tenant));
+        let state = tenant.clone();
+        tokio::spawn(serve(server, move |_, path, _| {
+            let state = *state.lock().unwrap();
+            let is_watch = path.contains("watch=");
+            match (path.contains("/namespaces/tenant/"), state) {
+                (true, Tenant::Refused) => Said::Now(403, refusal(403)),
+                (true, Tenant::Broken) => Said::Now(500, refusal(500)),
+                _ if is_watch => Said::Nothing,
+                (true, Tenant::Shown) if path.contains("syncpolicies") => list(&[policy()]),
+                _ if path.contains("/api/v1/namespaces?") => {
+                    let namespaces = ["swift", "tenant"].map(|name| json!({"metadata": {"name": name}}));
+                    list(&namespaces)
+                }
+                _ => list(&[]),
+            }
+        }));
+        let names = Names {
+            namespace: "swift".to_owned(),
+        };
+        let scopes = Scopes::new("swift", &["swift".to_owned(), "tenant".to_owned()]);
+        let (events_in, events) = mpsc::channel(100);
+        let metrics = Metrics::new().unwrap();
+        Self {
+            tenant,
+            seen: Seen::new(&scopes, names),
+            events,
+            _tasks: watch::start(&client, &scopes, "app=agent", &events_in, &metrics),
+        }
+    }
+
+    /// Takes events until something is so. Returns whether it ever was.
+    async fn until(&mut self, so: impl Fn(&Seen) -> bool) -> bool {
+        let until = async {
+            while !so(&self.seen) {
+                self.seen.take(self.events.recv().await.unwrap());
+            }
+        };
+        timeout(Duration::from_secs(300), until).await.is_ok()
+    }
+}
+
+fn is_unreadable(seen: &Seen) -> bool {
+    seen.unreadable().eq(["tenant"])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_refused_is_done_without_until_it_can_be_read() {
+    let mut world = World::start(Tenant::Refused);
+    assert!(
+        world
+            .until(|seen| seen.is_complete() && is_unreadable(seen))
+            .await
+    );
+    assert_eq!(world.seen.policies.iter().count(), 0);
+    *world.tenant.lock().unwrap() = Tenant::Shown;
+    assert!(world.until(|seen| seen.unreadable().next().is_none()).await);
+    assert_eq!(world.seen.policies.iter().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_is_waited_for_while_the_api_server_cannot_say() {
+    let mut world = World::start(Tenant::Broken);
+    assert!(!world.until(Seen::is_complete).await);
+    *world.tenant.lock().unwrap() = Tenant::Shown;
+    assert!(world.until(Seen::is_complete).await);
+    assert_eq!(world.seen.policies.iter().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_of_a_namespace_stays_when_it_is_refused_later_and_this_is_told() {
+    let mut world = World::start(Tenant::Shown);
+    assert!(world.until(Seen::is_complete).await);
+    // Its watches end after some minutes, and cannot begin anew.
+    *world.tenant.lock().unwrap() = Tenant::Refused;
+    assert!(world.until(is_unreadable).await);
+    assert_eq!(world.seen.policies.iter().count(), 1);
+    *world.tenant.lock().unwrap() = Tenant::Shown;
+    assert!(world.until(|seen| seen.unreadable().next().is_none()).await);
+    assert_eq!(world.seen.policies.iter().count(), 1);
+}
