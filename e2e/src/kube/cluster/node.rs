@@ -29,10 +29,6 @@ pub fn node_name(node: usize) -> String {
     format!("node-{node}")
 }
 
-/// How much of the machine's time all nodes together may take before anything else, by the file of either version of
-/// cgroups: sixteen times of what one process has.
-const CPU_SHARES: [(&str, &str); 2] = [("cpu.shares", "16384"), ("cpu.weight", "1600")];
-
 impl Node {
     /// Starts containerd.
     pub fn start(cluster: &Path, number: usize, pki: &Pki) -> Result<Self> {
@@ -156,13 +152,6 @@ impl Node {
                 let above = folder.clone();
                 folder.push(part);
                 std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-                // Nodes are machines of their own elsewhere: what else runs here must not take their share.
-                for (name, share) in CPU_SHARES {
-                    let file = folder.join(name);
-                    if above == controller && file.exists() {
-                        std::fs::write(file, share)?;
-                    }
-                }
                 // A fresh cpuset is empty, and takes no process.
                 for name in ["cpuset.cpus", "cpuset.mems"] {
                     if controller.ends_with("cpuset") {
