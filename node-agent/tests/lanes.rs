@@ -224,9 +224,11 @@ async fn a_database_that_cannot_be_opened_is_not_taken_for_one_that_is_done() {
     world.things().databases.get_mut(&file).unwrap().trouble = Some(DatabaseError::Busy(file.clone()));
     let handle = world.start(mapping());
     pass(seconds(30)).await;
-    assert!(!handle.reports.borrow().idle);
+    let report = handle.reports.borrow().clone();
+    assert_eq!((report.idle, report.initial_pass_complete), (false, false));
     world.things().databases.get_mut(&file).unwrap().trouble = None;
-    settle(&handle).await;
+    let report = settle(&handle).await;
+    assert!(report.initial_pass_complete);
     assert_eq!(world.at_remote("x").as_deref(), Some("1"));
 }
 

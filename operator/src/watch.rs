@@ -1,6 +1,8 @@
 //! The watches: streams of the API server's events, reduced and sent to the controller. They never end: a watch that
 //! breaks is begun anew, with a growing delay. One that is refused begins with a list: what changed meanwhile nobody said.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use kube::api::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
@@ -17,6 +19,9 @@ use crate::table::{Change, Scope};
 
 /// Objects in one page of a list. A page is in memory as a whole, and what is parsed of it is many times its size.
 const PAGE: u32 = 100;
+
+/// The wait before a list that follows a refused watch. It may succeed, and then no failure before it makes the next wait longer.
+const UNWATCHED: Duration = Duration::from_secs(10);
 
 /// Starts every watch.
 pub fn start(
@@ -46,6 +51,7 @@ pub fn start(
                 tasks.spawn(async move {
                     let mut stream = Box::pin(begin());
                     while let Some(event) = stream.next().await {
+                        let mut unwatched = false;
                         let change = match event {
                             Ok(event) => change(event, $read),
                             Err(error) => {
@@ -54,14 +60,16 @@ pub fn start(
                                 if !is_refusal(&error) {
                                     continue;
                                 }
-                                if let watcher::Error::WatchStartFailed(_) = error {
-                                    stream = Box::pin(begin());
-                                }
+                                unwatched = matches!(error, watcher::Error::WatchStartFailed(_));
                                 Change::Refused
                             }
                         };
                         if events.send(wrap(scope.clone(), change)).await.is_err() {
                             return;
+                        }
+                        if unwatched {
+                            tokio::time::sleep(UNWATCHED).await;
+                            stream = Box::pin(begin());
                         }
                     }
                 });

@@ -18,10 +18,11 @@ use onespace_operator::status::write_all;
 use onespace_operator::table::Change;
 use onespace_operator::verdicts::Verdicts;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod api_server;
-use api_server::{answer, api_server, refusal};
+use api_server::{Server, answer, api_server, refusal};
 
 fn wanted(generation: i64, event: &str) -> Wanted {
     Wanted {
@@ -38,6 +39,20 @@ fn wanted(generation: i64, event: &str) -> Wanted {
             message: "look".to_owned(),
         }],
     }
+}
+
+/// The API server's end, and a writer: its desk, its end, and how it ended.
+fn start_writer() -> (Server, Arc<Desk>, CancellationToken, JoinHandle<()>) {
+    let (client, server) = api_server();
+    let (desk, cancel) = (Arc::new(Desk::default()), CancellationToken::new());
+    let writer = tokio::spawn(write_all(
+        client,
+        desk.clone(),
+        Metrics::new().unwrap(),
+        "one".to_owned(),
+        cancel.clone(),
+    ));
+    (server, desk, cancel, writer)
 }
 
 #[tokio::test]
@@ -166,15 +181,7 @@ async fn a_refusal_and_its_end_are_told_by_events_though_no_agent_was_heard_yet(
 
 #[tokio::test(start_paused = true)]
 async fn a_status_that_the_crd_does_not_take_is_tried_again_later_and_keeps_no_other_waiting() {
-    let (client, mut server) = api_server();
-    let (desk, cancel) = (Arc::new(Desk::default()), CancellationToken::new());
-    let writer = tokio::spawn(write_all(
-        client,
-        desk.clone(),
-        Metrics::new().unwrap(),
-        "one".to_owned(),
-        cancel.clone(),
-    ));
+    let (mut server, desk, cancel, writer) = start_writer();
     let policy =
         json!({"apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy", "metadata": {"name": "a"}});
     let put = |name: &str, generation| {
@@ -206,15 +213,7 @@ async fn a_status_that_the_crd_does_not_take_is_tried_again_later_and_keeps_no_o
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_whose_status_is_refused_waits_longer_and_longer_and_keeps_no_other_waiting() {
-    let (client, mut server) = api_server();
-    let (desk, cancel) = (Arc::new(Desk::default()), CancellationToken::new());
-    let writer = tokio::spawn(write_all(
-        client,
-        desk.clone(),
-        Metrics::new().unwrap(),
-        "one".to_owned(),
-        cancel.clone(),
-    ));
+    let (mut server, desk, cancel, writer) = start_writer();
     let policy =
         json!({"apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy", "metadata": {"name": "a"}});
     let put = |name: &str| {
@@ -249,15 +248,7 @@ async fn a_policy_whose_status_is_refused_waits_longer_and_longer_and_keeps_no_o
 
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_does_not_work_is_asked_more_and_more_seldom_and_all_is_written_in_the_end() {
-    let (client, mut server) = api_server();
-    let (desk, cancel) = (Arc::new(Desk::default()), CancellationToken::new());
-    let writer = tokio::spawn(write_all(
-        client,
-        desk.clone(),
-        Metrics::new().unwrap(),
-        "one".to_owned(),
-        cancel.clone(),
-    ));
+    let (mut server, desk, cancel, writer) = start_writer();
     let policy =
         json!({"apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy", "metadata": {"name": "a"}});
     for number in 0..20 {

@@ -1,6 +1,7 @@
 //! Watches that the API server refuses, on paused time.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ enum Tenant {
     Refused,
     Broken,
     Shown,
+    /// Its lists are shown, and no watch is begun.
+    Listed,
 }
 
 fn list(items: &[Value]) -> Said {
@@ -36,6 +39,8 @@ fn policy() -> Value {
 
 struct World {
     tenant: Arc<Mutex<Tenant>>,
+    /// How often the tenant's policies were listed.
+    lists: Arc<AtomicUsize>,
     seen: Seen,
     events: mpsc::Receiver<Event>,
     _tasks: tokio::task::JoinSet<()>,
@@ -47,14 +52,21 @@ impl World {
         let (client, server) = api_server();
         let tenant = Arc::new(Mutex::new(tenant));
         let state = tenant.clone();
+        let lists = Arc::new(AtomicUsize::new(0));
+        let count = lists.clone();
         tokio::spawn(serve(server, move |_, path, _| {
             let state = *state.lock().unwrap();
             let is_watch = path.contains("watch=");
-            match (path.contains("/namespaces/tenant/"), state) {
+            let of_tenant = path.contains("/namespaces/tenant/");
+            if of_tenant && !is_watch && path.contains("syncpolicies") {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            match (of_tenant, state) {
+                (true, Tenant::Listed) if is_watch => Said::Now(403, refusal(403)),
                 (true, Tenant::Refused) => Said::Now(403, refusal(403)),
                 (true, Tenant::Broken) => Said::Now(500, refusal(500)),
                 _ if is_watch => Said::Nothing,
-                (true, Tenant::Shown) if path.contains("syncpolicies") => list(&[policy()]),
+                (true, Tenant::Shown | Tenant::Listed) if path.contains("syncpolicies") => list(&[policy()]),
                 _ if path.contains("/api/v1/namespaces?") => {
                     let namespaces = ["swift", "tenant"].map(|name| json!({"metadata": {"name": name}}));
                     list(&namespaces)
@@ -70,6 +82,7 @@ impl World {
         let metrics = Metrics::new().unwrap();
         Self {
             tenant,
+            lists,
             seen: Seen::new(&scopes, names),
             events,
             _tasks: watch::start(&client, &scopes, "app=agent", &events_in, &metrics),
@@ -125,4 +138,13 @@ async fn what_was_seen_of_a_namespace_stays_when_it_is_refused_later_and_this_is
     *world.tenant.lock().unwrap() = Tenant::Shown;
     assert!(world.until(|seen| seen.unreadable().next().is_none()).await);
     assert_eq!(world.seen.policies.iter().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_may_be_listed_and_not_watched_is_listed_a_few_times_a_minute() {
+    let mut world = World::start(Tenant::Listed);
+    assert!(!world.until(|_| false).await);
+    assert_eq!(world.seen.policies.iter().count(), 1);
+    let lists = world.lists.load(Ordering::Relaxed);
+    assert!((5..=31).contains(&lists), "{lists} lists in five minutes");
 }

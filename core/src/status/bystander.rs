@@ -1,5 +1,5 @@
-//! What is kept of a mapping's report by an agent that has no part in it. Every agent reports every mapping, and most have no
-//! part in most of them: whole reports of thousands would fill the operator's memory.
+//! What is kept of a mapping's report by an agent that has no database of it. Every agent reports every mapping, and most have
+//! none of most of them: whole reports of thousands would fill the operator's memory.
 
 use crate::reason::Notice;
 use crate::report::{HeldReport, MappingReport, Pending, RunState, Totals, Verify};

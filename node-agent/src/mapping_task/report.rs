@@ -118,7 +118,8 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 unreadable: self.unreadable.len() as u64
                     + self.located.as_ref().map_or(0, |located| located.unreadable),
             },
-            initial_pass_complete: self.located.as_ref().is_some_and(is_whole)
+            initial_pass_complete: self.located.as_ref().is_some_and(is_there)
+                && self.follows_all()
                 && self.unreadable.is_empty()
                 && self.followed.values().all(|db| db.progress.first_pass_done),
             pending,
@@ -278,16 +279,16 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
         still || (self.has_nothing_to_do() && self.trial.is_none() && (self.held_set_full || !self.has_hope))
     }
 
+    /// Whether every database that is there was found, and is followed.
+    fn follows_all(&self) -> bool {
+        let is_followed = |replica: &Replica| self.followed.contains_key(&replica.path);
+        let located = self.located.as_ref();
+        located.is_some_and(|located| !located.walking && located.replicas.iter().all(is_followed))
+    }
+
     /// Whether every database that is there is followed, and worked off.
     pub(super) fn has_nothing_to_do(&self) -> bool {
         let now = self.work.now();
-        let all_open = |located: &Located| {
-            !located.walking
-                && located
-                    .replicas
-                    .iter()
-                    .all(|replica| self.followed.contains_key(&replica.path))
-        };
         self.paused.is_none()
             && (self.probed.is_some() || !self.needs_remote())
             && !self.retrying
@@ -295,7 +296,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 .followed
                 .values()
                 .any(|db| self.released.contains(&db.key.database))
-            && self.located.as_ref().is_some_and(all_open)
+            && self.follows_all()
             && self
                 .followed
                 .values()
@@ -303,9 +304,9 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
     }
 }
 
-/// Whether all that there is was found, and there is something.
-fn is_whole(located: &Located) -> bool {
-    !located.walking && located.missing.is_none()
+/// Whether there is what is to be followed, on this node or another.
+fn is_there(located: &Located) -> bool {
+    located.missing.is_none()
 }
 
 /// Counts what is left to do in a database. `None` = it cannot be read now.
