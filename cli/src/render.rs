@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -95,7 +96,7 @@ pub(crate) fn find_references(
     policy: &ValidPolicy,
 ) -> Result<
     (
-        onespace_core::mapping::Mapping,
+        Arc<onespace_core::mapping::Mapping>,
         onespace_core::credentials::Credentials,
     ),
     Vec<Finding>,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -156,7 +157,7 @@ fn is_chosen(verdict: &Verdict, wanted: Option<&str>) -> bool {
 }
 
 /// The policy's mapping and a client of its bucket, or what to say instead.
-fn target(objects: &Objects, verdict: &Verdict) -> Result<(Mapping, S3Remote), Vec<String>> {
+fn target(objects: &Objects, verdict: &Verdict) -> Result<(Arc<Mapping>, S3Remote), Vec<String>> {
     let resolved = verdict
         .result
         .clone()

@@ -4,13 +4,12 @@
 //! index is there, the old one does not match what was changed already, so nobody loads; afterwards everything
 //! matches. What no index names any more goes last.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use onespace_core::load::Files;
+use onespace_core::load::{Files, Shards};
 use onespace_core::mapping::SHARDS;
 
 /// Why the files cannot be written.
@@ -89,9 +88,9 @@ impl Folders {
     /// The files as they are now; what cannot be read counts as absent.
     #[must_use]
     pub fn previous(&self) -> Files {
-        let read = |folder: &Path| -> BTreeMap<String, Vec<u8>> {
+        let read = |folder: &Path| -> Shards {
             shards()
-                .filter_map(|shard| Some((shard.clone(), fs::read(file(folder, &shard)).ok()?)))
+                .filter_map(|shard| Some((shard.clone(), fs::read(file(folder, &shard)).ok()?.into())))
                 .collect()
         };
         Files {
@@ -136,7 +135,7 @@ fn create_folder(path: &Path, mode: u32) -> Result<(), WriteError> {
         .map_err(failed(path, "created"))
 }
 
-fn write_shards(folder: &Path, shards: &BTreeMap<String, Vec<u8>>, mode: u32) -> Result<(), WriteError> {
+fn write_shards(folder: &Path, shards: &Shards, mode: u32) -> Result<(), WriteError> {
     for (shard, bytes) in shards {
         replace(folder, &format!("{shard}.json"), bytes, mode)?;
     }
@@ -177,7 +176,7 @@ fn sync(folder: &Path) -> Result<(), WriteError> {
         .map_err(failed(folder, "synced"))
 }
 
-fn remove_others(folder: &Path, kept: &BTreeMap<String, Vec<u8>>) -> Result<(), WriteError> {
+fn remove_others(folder: &Path, kept: &Shards) -> Result<(), WriteError> {
     for shard in shards().filter(|shard| !kept.contains_key(shard)) {
         let path = file(folder, &shard);
         match fs::remove_file(&path) {

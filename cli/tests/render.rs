@@ -76,8 +76,8 @@ fn loaded(all: &BTreeMap<String, Vec<u8>>) -> Result<LoadedSet, LoadError> {
         let shard = name.strip_suffix(".json").unwrap().to_owned();
         match (folder, shard.as_str()) {
             ("mappings", "index") => files.index = bytes.clone(),
-            ("mappings", _) => drop(files.mappings.insert(shard, bytes.clone())),
-            _ => drop(files.credentials.insert(shard, bytes.clone())),
+            ("mappings", _) => drop(files.mappings.insert(shard, bytes.as_slice().into())),
+            _ => drop(files.credentials.insert(shard, bytes.as_slice().into())),
         }
     }
     load(&files)

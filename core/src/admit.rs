@@ -1,6 +1,7 @@
 //! Which policies become mappings: granted, without conflict, and with room in their shard.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -34,7 +35,7 @@ pub struct Applicant<'a> {
 #[derive(Debug, Default)]
 pub struct Admitted {
     /// The mappings, in the order of their claims.
-    pub mappings: Vec<Mapping>,
+    pub mappings: Vec<Arc<Mapping>>,
     /// Their credentials by the id that they name, as far as they are there.
     pub credentials: BTreeMap<String, Credentials>,
     /// Why the others are not accepted.
@@ -177,7 +178,7 @@ fn without_room(
         };
         let taken = mappings.entry(shard).or_default();
         let login_taken = credentials.entry(login_shard).or_default();
-        let size = in_a_file(mapping);
+        let size = in_a_file(&**mapping);
         let login_size = login.map_or(0, |login| {
             let alone = CredentialShard {
                 revision: String::new(),

@@ -110,10 +110,12 @@ fn a_policy_that_moves_onto_anothers_target_is_no_incumbent_there() {
 fn what_cannot_be_read_of_the_files_keeps_nobody_out() {
     let files = Files {
         mappings: BTreeMap::from([
-            ("00".to_owned(), b"{".to_vec()),
+            ("00".to_owned(), b"{".to_vec().into()),
             (
                 "01".to_owned(),
-                br#"{"formatVersion": 1, "revision": "", "mappings": [{"id": 5}]}"#.to_vec(),
+                br#"{"formatVersion": 1, "revision": "", "mappings": [{"id": 5}]}"#
+                    .to_vec()
+                    .into(),
             ),
         ]),
         ..Files::default()
@@ -152,7 +154,7 @@ fn a_loser_takes_over_when_the_winner_does_not_fit() {
         policy("swift", "a", &"x".repeat(200), "p"),
         policy("swift", "b", "y", "p"),
     );
-    let size = in_a_file(&applicant(&b).resolved.mapping);
+    let size = in_a_file(&*applicant(&b).resolved.mapping);
     let admitted = admit(
         vec![applicant(&a), applicant(&b)],
         &Incumbents::default(),
@@ -216,8 +218,8 @@ proptest! {
         let new = files(&after, &old, "2");
         let mut now = old.clone();
         for step in crate::shard::steps(&old, &new) {
-            let put = |shards: &mut BTreeMap<String, Vec<u8>>, shard: &str, bytes: Option<&[u8]>| match bytes {
-                Some(bytes) => drop(shards.insert(shard.to_owned(), bytes.to_vec())),
+            let put = |shards: &mut crate::load::Shards, shard: &str, bytes: Option<&[u8]>| match bytes {
+                Some(bytes) => drop(shards.insert(shard.to_owned(), bytes.into())),
                 None => drop(shards.remove(shard)),
             };
             match step {
@@ -227,9 +229,9 @@ proptest! {
             }
             if let Ok(loaded) = crate::load::load(&now) {
                 let ids = |files: &Files| -> Vec<String> {
-                    crate::load::load(files).unwrap().mappings.into_iter().map(|mapping| mapping.id.0).collect()
+                    crate::load::load(files).unwrap().mappings.iter().map(|mapping| mapping.id.0.clone()).collect()
                 };
-                let seen: Vec<String> = loaded.mappings.into_iter().map(|mapping| mapping.id.0).collect();
+                let seen: Vec<String> = loaded.mappings.iter().map(|mapping| mapping.id.0.clone()).collect();
                 prop_assert!(seen == ids(&old) || seen == ids(&new));
             }
         }

@@ -132,6 +132,8 @@ fn meets(requirement: &LabelRequirement, labels: &Labels) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -214,7 +216,7 @@ mod tests {
         let grant = Grant::new(&serde_json::from_value(spec).unwrap());
         let mut archive = policy(None);
         assert!(grant.covers(&archive, &Labels::new()));
-        archive.mapping.mode = Mode::Archive;
+        Arc::make_mut(&mut archive.mapping).mode = Mode::Archive;
         assert!(!grant.covers(&archive, &Labels::new()));
     }
 
@@ -242,7 +244,8 @@ mod tests {
     #[test]
     fn a_proxy_is_granted_as_endpoints_are() {
         let mut through_a_proxy = policy(None);
-        through_a_proxy.mapping.target.http_proxy = Some("http://proxy.example.com:3128".to_owned());
+        Arc::make_mut(&mut through_a_proxy.mapping).target.http_proxy =
+            Some("http://proxy.example.com:3128".to_owned());
         for (endpoints, covered) in [
             (json!(null), true),
             (json!(["AWS"]), false),
@@ -263,7 +266,7 @@ mod tests {
     #[test]
     fn ambient_credentials_need_a_grant_that_says_so() {
         let mut ambient = policy(None);
-        ambient.mapping.target.credential.0 = AMBIENT.to_owned();
+        Arc::make_mut(&mut ambient.mapping).target.credential.0 = AMBIENT.to_owned();
         for (allowed, covered) in [(json!(true), true), (json!(false), false)] {
             let spec = json!({"namespaceSelector": {}, "accounts": ["*"], "ambient": allowed});
             let grant = Grant::new(&serde_json::from_value(spec).unwrap());

@@ -10,6 +10,7 @@ pub mod finalizer;
 pub mod grant;
 pub mod limits;
 pub mod load;
+pub mod loader;
 pub mod local;
 pub mod manifest;
 pub mod mapping;

@@ -5,34 +5,38 @@
 //! alone, and the others run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::credentials::{CredentialShard, Credentials};
+use crate::credentials::Credentials;
 use crate::limits::Schedule;
+use crate::loader::Loader;
 use crate::mapping::{
-    ALL_CONTAINERS, FEATURES, FORMAT_VERSION, Index, Mapping, MappingId, MappingShard, MappingState, Mode,
-    Protocol,
+    ALL_CONTAINERS, FEATURES, FORMAT_VERSION, Index, Mapping, MappingId, MappingState, Mode, Protocol,
 };
 use crate::reason::RefuseReason;
 use crate::select::Selector;
 
-/// The bytes of a set of files. Shards are under their two digits, `00` to `15`.
+/// The bytes of shards, by their two digits.
+pub type Shards = BTreeMap<String, Arc<[u8]>>;
+
+/// The bytes of a set of files. Shards are under their two digits, `00` to `15`; those that two sets have in common are in memory
+/// once.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Files {
     /// `mappings/index.json`.
     pub index: Vec<u8>,
     /// `mappings/NN.json`.
-    pub mappings: BTreeMap<String, Vec<u8>>,
+    pub mappings: Shards,
     /// `credentials/NN.json`.
-    pub credentials: BTreeMap<String, Vec<u8>>,
+    pub credentials: Shards,
 }
 
 /// The credential files hold passwords: only names and sizes are shown.
 impl std::fmt::Debug for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let sizes = |files: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, usize> {
+        let sizes = |files: &Shards| -> BTreeMap<String, usize> {
             files
                 .iter()
                 .map(|(name, bytes)| (name.clone(), bytes.len()))
@@ -52,11 +56,11 @@ pub struct LoadedSet {
     /// The revision of the whole set.
     pub revision: String,
     /// The mappings to run, each with the containers taken out of it, in the order of their ids.
-    pub mappings: Vec<Mapping>,
+    pub mappings: Vec<Arc<Mapping>>,
     /// The mappings that are not run.
     pub refused: Vec<Refused>,
     /// Credentials by the id that `Mapping.target.credential` names.
-    pub credentials: BTreeMap<String, Credentials>,
+    pub credentials: BTreeMap<String, Arc<Credentials>>,
 }
 
 /// One mapping that is not run.
@@ -155,53 +159,11 @@ pub fn load_index(bytes: &[u8]) -> Result<Index, LoadError> {
 /// # Errors
 /// When they do not all belong together; the message names the file, the place and what to do.
 pub fn load(files: &Files) -> Result<LoadedSet, LoadError> {
-    let index = load_index(&files.index)?;
-
-    let mut credentials = BTreeMap::new();
-    for (shard, entry) in &index.credentials {
-        let file = format!("credentials/{shard}.json");
-        let bytes = present(&file, &files.credentials, shard)?;
-        let content: CredentialShard = parse(&file, bytes)?;
-        matches(&file, "revision", content.revision == entry.revision)?;
-        credentials.extend(content.credentials);
-    }
-
-    let mut set = LoadedSet {
-        revision: index.revision,
-        credentials,
-        ..LoadedSet::default()
-    };
-    let mut by_id: BTreeMap<MappingId, Mapping> = BTreeMap::new();
-    let mut own = Vec::new();
-    for (shard, entry) in &index.mappings {
-        let file = format!("mappings/{shard}.json");
-        let bytes = present(&file, &files.mappings, shard)?;
-        let sha256 = hex::encode(Sha256::digest(bytes));
-        matches(&file, "sha256", entry.sha256.as_ref() == Some(&sha256))?;
-        let content: MappingShard = parse(&file, bytes)?;
-        version(&file, content.format_version)?;
-        matches(&file, "revision", content.revision == entry.revision)?;
-        // As values they are several times as large as their text, so they go shard by shard.
-        for value in content.mappings {
-            own.extend(single_container(&value));
-            match one(value, &set.credentials) {
-                Ok(mapping) => {
-                    let id = mapping.id.clone();
-                    if by_id.insert(id.clone(), mapping).is_some() {
-                        return Err(LoadError::Twice { id: id.0 });
-                    }
-                }
-                Err(refused) => set.refused.push(refused),
-            }
-        }
-    }
-    set.mappings = by_id.into_values().collect();
-    carve(&mut set.mappings, &own);
-    Ok(set)
+    Loader::default().load(files)
 }
 
 /// One mapping, if this program can honour it.
-fn one(value: Value, credentials: &BTreeMap<String, Credentials>) -> Result<Mapping, Refused> {
+pub(crate) fn one(value: Value) -> Result<Mapping, Refused> {
     let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
     let id = MappingId(id.chars().take(64).collect());
     let refuse = |reason, message| Refused {
@@ -247,36 +209,29 @@ fn one(value: Value, credentials: &BTreeMap<String, Credentials>) -> Result<Mapp
         let message = format!("limits.{error}");
         return Err(refuse(RefuseReason::Unparseable, message));
     }
-    if credentials
-        .get(&mapping.target.credential.0)
-        .and_then(Credentials::keys)
-        .is_none()
-    {
-        let message =
-            "its S3 keys are not in the credential files: write them anew with `onespace render`".to_owned();
-        return Err(refuse(RefuseReason::CredentialsMissing, message));
-    }
     Ok(mapping)
 }
 
 /// Takes containers that have a policy of their own out of account-wide mappings, even when that policy's mapping is
 /// refused: its objects must not go elsewhere meanwhile. `own` are accounts and containers that have one.
-fn carve(mappings: &mut [Mapping], own: &[(String, String)]) {
+pub(crate) fn carve<'a, I>(mappings: &mut [Arc<Mapping>], own: impl Fn() -> I)
+where
+    I: Iterator<Item = &'a (String, String)>,
+{
     for mapping in mappings
         .iter_mut()
         .filter(|mapping| mapping.source.is_account_wide())
     {
-        let taken = own
-            .iter()
-            .filter(|(account, _)| *account == mapping.source.account);
-        mapping.carved_out = taken.map(|(_, container)| container.clone()).collect();
-        mapping.carved_out.sort();
-        mapping.carved_out.dedup();
+        let taken = own().filter(|(account, _)| *account == mapping.source.account);
+        let mut carved_out: Vec<String> = taken.map(|(_, container)| container.clone()).collect();
+        carved_out.sort();
+        carved_out.dedup();
+        Arc::make_mut(mapping).carved_out = carved_out;
     }
 }
 
 /// The account and container of a policy for one container.
-fn single_container(mapping: &Value) -> Option<(String, String)> {
+pub(crate) fn single_container(mapping: &Value) -> Option<(String, String)> {
     let removing = serde_json::to_value(MappingState::Removing).ok();
     if mapping.get("state") == removing.as_ref() {
         return None;
@@ -287,14 +242,14 @@ fn single_container(mapping: &Value) -> Option<(String, String)> {
     Some((text("account")?, container))
 }
 
-fn present<'a>(file: &str, files: &'a BTreeMap<String, Vec<u8>>, shard: &str) -> Result<&'a [u8], LoadError> {
+pub(crate) fn present<'a>(file: &str, files: &'a Shards, shard: &str) -> Result<&'a [u8], LoadError> {
     let missing = || LoadError::Missing {
         file: file.to_owned(),
     };
-    files.get(shard).map(Vec::as_slice).ok_or_else(missing)
+    files.get(shard).map(AsRef::as_ref).ok_or_else(missing)
 }
 
-fn matches(file: &str, what: &'static str, equal: bool) -> Result<(), LoadError> {
+pub(crate) fn matches(file: &str, what: &'static str, equal: bool) -> Result<(), LoadError> {
     if equal {
         Ok(())
     } else {
@@ -305,7 +260,7 @@ fn matches(file: &str, what: &'static str, equal: bool) -> Result<(), LoadError>
     }
 }
 
-fn version(file: &str, found: u32) -> Result<(), LoadError> {
+pub(crate) fn version(file: &str, found: u32) -> Result<(), LoadError> {
     if found == FORMAT_VERSION {
         Ok(())
     } else {
@@ -316,7 +271,7 @@ fn version(file: &str, found: u32) -> Result<(), LoadError> {
     }
 }
 
-fn parse<'de, T: serde::Deserialize<'de>>(file: &str, bytes: &'de [u8]) -> Result<T, LoadError> {
+pub(crate) fn parse<'de, T: serde::Deserialize<'de>>(file: &str, bytes: &'de [u8]) -> Result<T, LoadError> {
     serde_json::from_slice(bytes).map_err(|error| LoadError::Malformed {
         file: file.to_owned(),
         line: error.line(),

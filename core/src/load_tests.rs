@@ -1,9 +1,11 @@
 use proptest::prelude::*;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::credentials::{AccessKeys, Login, PasswordLogin};
-use crate::mapping::{CredentialRef, Encryption, PolicyRef, Source, Target, Triggers};
+use crate::loader::Lacking;
+use crate::mapping::{CredentialRef, Encryption, MappingShard, PolicyRef, Source, Target, Triggers};
 use crate::select::{Match, Select};
 use crate::shard::{fold, shard_of};
 
@@ -100,8 +102,12 @@ fn refolded(mappings: Vec<Value>) -> Files {
         },
     );
     files.index = serde_json::to_vec(&index).unwrap();
-    files.mappings.insert("00".into(), bytes);
+    files.mappings.insert("00".into(), bytes.into());
     files
+}
+
+fn plain(mappings: Vec<Arc<Mapping>>) -> Vec<Mapping> {
+    mappings.into_iter().map(Arc::unwrap_or_clone).collect()
 }
 
 fn refused(change: impl Fn(&mut Value)) -> Refused {
@@ -118,7 +124,7 @@ fn refused(change: impl Fn(&mut Value)) -> Refused {
 fn what_was_folded_is_loaded() {
     let mappings = [mapping("0a", "A", "one"), mapping("fb", "A", "two")];
     let set = load(&folded(&mappings)).unwrap();
-    assert_eq!(set.mappings, mappings);
+    assert_eq!(plain(set.mappings), mappings);
     assert!(set.refused.is_empty());
     assert_eq!(set.credentials["c0"].keys().unwrap().access_key_id, "AKIA");
 }
@@ -268,7 +274,9 @@ fn an_error_in_a_credential_file_does_not_quote_it() {
     let mut files = folded(&[mapping("0a", "A", "one")]);
     files.credentials.insert(
         "12".into(),
-        br#"{"revision": "fresh", "credentials": {"c0": "verysecret"}}"#.to_vec(),
+        br#"{"revision": "fresh", "credentials": {"c0": "verysecret"}}"#
+            .to_vec()
+            .into(),
     );
     let error = load(&files).unwrap_err();
     assert!(!error.to_string().contains("verysecret"), "{error}");
@@ -286,7 +294,7 @@ fn folding_again_changes_nothing() {
 #[test]
 fn a_new_password_gets_a_revision_that_says_nothing_about_it() {
     let first = folded(&[]);
-    let second = fold(&[], &[("c0".to_owned(), keys("new"))].into(), &first, "second").unwrap();
+    let second = fold::<Mapping>(&[], &[("c0".to_owned(), keys("new"))].into(), &first, "second").unwrap();
     let index = load_index(&second.index).unwrap();
     assert_eq!(
         index.credentials["12"],
@@ -314,6 +322,124 @@ fn two_mappings_of_one_id_are_not_folded() {
     assert!(fold(&mappings, &credentials(), &Files::default(), "fresh").is_err());
 }
 
+/// The files of a set that a loader does not know from the one before.
+fn lacking(loader: &Loader, files: &Files) -> Files {
+    let Lacking {
+        mappings,
+        credentials,
+    } = loader.lacking(&load_index(&files.index).unwrap());
+    let mut lacking = files.clone();
+    lacking.mappings.retain(|shard, _| mappings.contains(shard));
+    lacking.credentials.retain(|shard, _| credentials.contains(shard));
+    lacking
+}
+
+#[test]
+fn of_the_next_set_only_what_changed_is_read_and_the_rest_stays_what_it_is() {
+    let mappings = [
+        mapping("0a", "A", "one"),
+        mapping("0b", "A", "two"),
+        mapping("fb", "A", "/*"),
+    ];
+    let first = folded(&mappings);
+    let mut loader = Loader::default();
+    assert!(lacking(&loader, &first) == first, "nothing is known yet");
+    let before = loader.load(&first).unwrap();
+
+    let mut changed = mappings.clone();
+    changed[0].copy_after = 6;
+    let second = fold(&changed, &credentials(), &first, "fresher").unwrap();
+    let few = lacking(&loader, &second);
+    assert_eq!(few.mappings.keys().collect::<Vec<_>>(), ["00"]);
+    assert!(few.credentials.is_empty());
+
+    // A file of it is broken: what is known stays, and is enough for what is whole.
+    let mut broken = few.clone();
+    broken.mappings.insert("00".into(), first.mappings["00"].clone());
+    assert!(matches!(loader.load(&broken), Err(LoadError::Mismatch { .. })));
+    broken.mappings.clear();
+    assert!(matches!(loader.load(&broken), Err(LoadError::Missing { .. })));
+
+    let after = loader.load(&few).unwrap();
+    assert_eq!(after.mappings[0].copy_after, 6);
+    assert!(
+        Arc::ptr_eq(&before.mappings[1], &after.mappings[1]),
+        "of a file that changed"
+    );
+    assert_eq!(after.mappings[2].carved_out, ["one", "two"]);
+    assert!(Arc::ptr_eq(&before.credentials["c0"], &after.credentials["c0"]));
+}
+
+#[test]
+fn keys_that_come_go_and_change_are_noticed_though_no_mapping_file_changed() {
+    let mappings = [mapping("0a", "A", "one")];
+    let mut loader = Loader::default();
+    let mut previous = Files::default();
+    for (number, secret) in [Some("one"), None, Some("one"), Some("two")]
+        .into_iter()
+        .enumerate()
+    {
+        let credentials = secret.map(|secret| ("c0".to_owned(), keys(secret)));
+        let credentials = credentials.into_iter().collect();
+        let files = fold(&mappings, &credentials, &previous, &number.to_string()).unwrap();
+        let few = lacking(&loader, &files);
+        assert_eq!(few.mappings.len(), usize::from(number == 0));
+        let set = loader.load(&few).unwrap();
+        assert_eq!(set.mappings.len(), usize::from(secret.is_some()));
+        let missing = set.refused.iter().map(|refused| refused.reason);
+        let expected = secret.is_none().then_some(RefuseReason::CredentialsMissing);
+        assert_eq!(
+            missing.collect::<Vec<_>>(),
+            expected.into_iter().collect::<Vec<_>>()
+        );
+        let loaded = set
+            .credentials
+            .get("c0")
+            .map(|loaded| loaded.is_same(&keys(secret.unwrap_or_default())));
+        assert_eq!(loaded, secret.map(|_| true));
+        previous = files;
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_set_after_others_is_loaded_as_it_is_alone(
+        sets in prop::collection::vec(
+            prop::collection::btree_map(0_u8..24, (0_u64..3, any::<bool>(), 0_u8..3), 0..12),
+            1..6,
+        ),
+    ) {
+        let mut loader = Loader::default();
+        let mut previous = Files::default();
+        for (number, set) in sets.iter().enumerate() {
+            let mut used = BTreeMap::new();
+            let mappings: Vec<Mapping> = set.iter().map(|(id, (copy_after, wide, credential))| {
+                let container = if *wide { "/*".to_owned() } else { format!("c{id}") };
+                let mut mapping = mapping(&format!("{:02x}", id.wrapping_mul(11)), "A", &container);
+                mapping.target.prefix = (!wide).then(|| "p".to_owned());
+                mapping.copy_after = *copy_after;
+                mapping.target.credential = CredentialRef(format!("c{credential}"));
+                // Those of the third are never there.
+                if *credential < 2 {
+                    used.insert(format!("c{credential}"), keys(&format!("{copy_after}")));
+                }
+                mapping
+            }).collect();
+            let files = fold(&mappings, &used, &previous, &number.to_string()).unwrap();
+            let after = loader.load(&lacking(&loader, &files));
+            let alone = load(&files);
+            let (after, alone) = (after.unwrap(), alone.unwrap());
+            prop_assert_eq!(after.revision, alone.revision);
+            prop_assert_eq!(after.mappings, alone.mappings);
+            prop_assert_eq!(after.refused, alone.refused);
+            prop_assert!(after.credentials.keys().eq(alone.credentials.keys()));
+            let mut both = after.credentials.values().zip(alone.credentials.values());
+            prop_assert!(both.all(|(after, alone)| after.is_same(alone)));
+            previous = files;
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_set_survives_the_files(
@@ -339,7 +465,7 @@ proptest! {
             prop_assert!(files.mappings.contains_key(&shard_of(id).unwrap()));
         }
         let set = load(&files).unwrap();
-        prop_assert_eq!(set.mappings, mappings);
+        prop_assert_eq!(plain(set.mappings), mappings);
         prop_assert!(set.refused.is_empty());
     }
 
@@ -352,7 +478,7 @@ proptest! {
         files.index = index;
         let _ = load(&files);
         let mut files = folded(&[mapping("0a", "A", "/*")]);
-        files.credentials.insert("12".into(), shard.clone());
+        files.credentials.insert("12".into(), shard.as_slice().into());
         let _ = load(&files);
         let _ = serde_json::from_slice::<Value>(&shard).map(|value| load(&refolded(vec![value])));
     }

@@ -1,11 +1,13 @@
 //! Folding mappings and credentials into the files that carry them to agents.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::credentials::{CredentialShard, Credentials};
-use crate::load::Files;
+use crate::load::{Files, Shards};
 use crate::mapping::{FORMAT_VERSION, Index, Mapping, MappingId, MappingShard, SHARDS, ShardEntry};
 
 /// Mappings that cannot be folded.
@@ -37,8 +39,8 @@ pub fn shard_of(id: &str) -> Option<String> {
 ///
 /// # Errors
 /// When two mappings share an id.
-pub fn fold(
-    mappings: &[Mapping],
+pub fn fold<M: Borrow<Mapping>>(
+    mappings: &[M],
     credentials: &BTreeMap<String, Credentials>,
     previous: &Files,
     fresh: &str,
@@ -70,10 +72,11 @@ pub fn fold(
                 sha256: None,
             },
         );
-        files.credentials.insert(shard, json(&content)?);
+        let bytes = shared(json(&content)?, previous.credentials.get(&shard));
+        files.credentials.insert(shard, bytes);
     }
 
-    let mut sorted: Vec<&Mapping> = mappings.iter().collect();
+    let mut sorted: Vec<&Mapping> = mappings.iter().map(Borrow::borrow).collect();
     sorted.sort_by(|a, b| a.id.cmp(&b.id));
     if let Some(twice) = sorted.windows(2).find(|pair| pair[0].id == pair[1].id) {
         return Err(FoldError::Twice(twice[0].id.0.clone()));
@@ -98,12 +101,19 @@ pub fn fold(
                 sha256,
             },
         );
+        let bytes = shared(bytes, previous.mappings.get(&shard));
         files.mappings.insert(shard, bytes);
     }
 
     index.revision = digest(&json(&index)?);
     files.index = json(&index)?;
     Ok(files)
+}
+
+/// A file's bytes: those of before, if they are the same.
+fn shared(bytes: Vec<u8>, before: Option<&Arc<[u8]>>) -> Arc<[u8]> {
+    let same = before.filter(|before| ***before == *bytes);
+    same.cloned().unwrap_or_else(|| bytes.into())
 }
 
 /// One file of a set that is to be replaced, or to go where there are no bytes.
@@ -122,11 +132,10 @@ pub enum Step<'a> {
 /// what was changed already.
 #[must_use]
 pub fn steps<'a>(now: &'a Files, next: &'a Files) -> Vec<Step<'a>> {
-    type Shards = BTreeMap<String, Vec<u8>>;
     fn written<'a>(now: &'a Shards, next: &'a Shards) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
         next.iter()
             .filter(|(shard, bytes)| now.get(*shard) != Some(bytes))
-            .map(|(shard, bytes)| (shard.as_str(), Some(bytes.as_slice())))
+            .map(|(shard, bytes)| (shard.as_str(), Some(bytes.as_ref())))
     }
     fn gone<'a>(now: &'a Shards, next: &'a Shards) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
         now.keys()
@@ -174,7 +183,7 @@ fn by_shard<T>(
 }
 
 /// The revision of the shard as it was, if it holds the same credentials.
-fn kept_revision(content: &CredentialShard, previous: Option<&Vec<u8>>) -> Option<String> {
+fn kept_revision(content: &CredentialShard, previous: Option<&Arc<[u8]>>) -> Option<String> {
     let previous: CredentialShard = serde_json::from_slice(previous?).ok()?;
     let same = serde_json::to_value(&previous.credentials).ok()?
         == serde_json::to_value(&content.credentials).ok()?;

@@ -4,10 +4,11 @@
 //! `Stalled` when a person must act.
 
 mod bound;
-mod bystander;
 mod conditions;
 mod events;
+mod kept;
 mod sum;
+mod view;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -20,9 +21,10 @@ use crate::validate::Finding;
 pub use self::bound::LONGEST;
 pub(crate) use self::bound::{bound, json_length};
 use self::bound::{cut, in_short};
-pub use self::bystander::Bystander;
 pub use self::events::{Event, events};
-pub use self::sum::{AgentView, Sum, silent, sum};
+pub use self::kept::Kept;
+pub use self::sum::{Sum, silent, sum};
+pub use self::view::{AgentView, Page};
 
 /// How long the numbers of a policy may be old while nothing else changes, in seconds.
 pub const COUNTERS_EVERY: u64 = 60;
@@ -124,6 +126,20 @@ pub fn status(
     };
     bound(&mut status);
     status
+}
+
+/// Whether agents that answer are about to say something of this generation: a status that waits a moment for them says it whole,
+/// and the policy does not seem without agents meanwhile. `answer`: some agents do.
+#[must_use]
+pub fn is_heard_soon(standing: Standing<'_>, sum: &Sum, answer: bool) -> bool {
+    let runs = matches!(
+        standing,
+        Standing::Accepted {
+            lacking: [],
+            outdated: []
+        }
+    );
+    runs && answer && (sum.expected.is_none() || sum.current < sum.reporting)
 }
 
 /// How urgently a status is to be written: the first before the others.

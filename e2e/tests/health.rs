@@ -68,7 +68,10 @@ fn agent(node: &str, change: impl FnOnce(&mut AgentView, &mut MappingReport)) ->
     }))
     .unwrap();
     let mut view = AgentView::default();
-    let answer = |report| Report {
+    view.reachable = true;
+    change(&mut view, &mut report);
+    let reachable = view.reachable;
+    let answer = Report {
         agent: AgentInfo {
             node: node.to_owned(),
             ..AgentInfo::default()
@@ -78,9 +81,8 @@ fn agent(node: &str, change: impl FnOnce(&mut AgentView, &mut MappingReport)) ->
         mappings: vec![report],
         ..Report::default()
     };
-    view.take(answer(report.clone()), true, NOW);
-    change(&mut view, &mut report);
-    view.mappings.insert("a1".to_owned(), report);
+    view.take(answer.into(), true, NOW);
+    view.reachable = reachable;
     view
 }
 

@@ -176,7 +176,11 @@ async fn a_secret_may_come_late_change_and_go() {
 
     let key_is = async |key: &str| {
         let files = cluster.files().await?;
-        let all: Vec<u8> = files.credentials.values().flatten().copied().collect();
+        let all: Vec<u8> = files
+            .credentials
+            .values()
+            .flat_map(|bytes| bytes.to_vec())
+            .collect();
         Ok(String::from_utf8_lossy(&all).contains(key).then_some(()))
     };
     cluster.apply(&secret(NAMESPACE, "keys", "first")).await.unwrap();

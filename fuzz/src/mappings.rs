@@ -1,7 +1,9 @@
 //! The files that carry mappings and credentials: index, mapping shard, credential shard.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use onespace_core::credentials::Credentials;
 use onespace_core::load::{Files, LoadedSet, load, load_index};
 use onespace_core::mapping::{FORMAT_VERSION, Index, Mapping, MappingShard, ShardEntry};
 use onespace_core::shard::{fold, shard_of};
@@ -23,7 +25,7 @@ pub fn run(input: &[u8]) {
     }
     let fitting = fitting_index(&mappings, &credentials);
     for index in [index, fitting] {
-        let shard = |bytes: &Vec<u8>| BTreeMap::from([("00".to_owned(), bytes.clone())]);
+        let shard = |bytes: &Vec<u8>| BTreeMap::from([("00".to_owned(), bytes.as_slice().into())]);
         let files = Files {
             index,
             mappings: shard(&mappings),
@@ -90,14 +92,21 @@ fn round_trip(set: LoadedSet) {
     {
         return;
     }
-    let written = fold(&set.mappings, &set.credentials, &Files::default(), "fresh");
+    let mappings: Vec<Mapping> = set
+        .mappings
+        .iter()
+        .map(|mapping| Mapping::clone(mapping))
+        .collect();
+    let credentials = set.credentials.iter();
+    let credentials = credentials.map(|(id, credentials)| (id.clone(), Credentials::clone(credentials)));
+    let written = fold(&mappings, &credentials.collect(), &Files::default(), "fresh");
     let loaded = load(&written.expect("what was loaded can be written"));
     let loaded = loaded.expect("what was written can be loaded");
     // Those that were refused are not written, and no longer take their containers out of others.
-    let bare = |mappings: Vec<Mapping>| -> Vec<Mapping> {
+    let bare = |mappings: Vec<Arc<Mapping>>| -> Vec<Mapping> {
         let bare = |mapping| Mapping {
             carved_out: Vec::new(),
-            ..mapping
+            ..Arc::unwrap_or_clone(mapping)
         };
         mappings.into_iter().map(bare).collect()
     };

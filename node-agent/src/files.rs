@@ -3,11 +3,11 @@
 //! In a pod the folder is a symlink that is swapped, so paths are resolved at every look. What changed is seen by the
 //! index alone; a set that does not match its index is a swap under way, or broken, and the last good one stays.
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use onespace_core::load::{Files, LoadError, LoadedSet, load, load_index};
+use onespace_core::load::{Files, LoadError, LoadedSet, Shards, load_index};
+use onespace_core::loader::{Lacking, Loader};
 
 /// No file of a set is larger than a ConfigMap can be.
 const LARGEST: u64 = 4 << 20;
@@ -20,6 +20,18 @@ pub enum FilesError {
     Unreadable {
         /// The file.
         path: PathBuf,
+        /// What the system says.
+        cause: String,
+    },
+    /// No answer.
+    #[error("the folder of the mapping files does not answer: look at what it is mounted from")]
+    Hangs,
+    /// Whoever reads them ended.
+    #[error("reading the mapping files broke off and is tried again: report this with the log")]
+    Interrupted,
+    /// Nobody can read them.
+    #[error("no thread can be started to read the mapping files ({cause}): raise the limit of processes")]
+    NoThread {
         /// What the system says.
         cause: String,
     },
@@ -46,22 +58,26 @@ impl Folders {
         read(&resolved(&self.mappings), "index.json")
     }
 
-    /// Reads and loads the set that this index names.
+    /// Reads and loads the set that this index names; of its files only those that `loader` does not know from the set before.
     ///
     /// # Errors
     /// [`FilesError`]: nothing of it is to be used.
-    pub fn load(&self, index: Vec<u8>) -> Result<LoadedSet, FilesError> {
-        let names = load_index(&index)?;
+    pub fn load(&self, index: Vec<u8>, loader: &mut Loader) -> Result<LoadedSet, FilesError> {
+        let Lacking {
+            mappings: of_mappings,
+            credentials: of_credentials,
+        } = loader.lacking(&load_index(&index)?);
         let (mappings, credentials) = (resolved(&self.mappings), resolved(&self.credentials));
-        let shards = |folder: &Path, shards: Vec<&String>| {
-            shards
-                .into_iter()
-                .map(|shard| Ok((shard.clone(), read(folder, &format!("{shard}.json"))?)))
-                .collect::<Result<BTreeMap<_, _>, FilesError>>()
+        let shards = |folder: &Path, shards: Vec<String>| {
+            let shards = shards.into_iter().map(|shard| {
+                let bytes = read(folder, &format!("{shard}.json"))?;
+                Ok((shard, bytes.into()))
+            });
+            shards.collect::<Result<Shards, FilesError>>()
         };
-        let credentials = shards(&credentials, names.credentials.keys().collect())?;
-        let mappings = shards(&mappings, names.mappings.keys().collect())?;
-        Ok(load(&Files {
+        let credentials = shards(&credentials, of_credentials)?;
+        let mappings = shards(&mappings, of_mappings)?;
+        Ok(loader.load(&Files {
             index,
             mappings,
             credentials,

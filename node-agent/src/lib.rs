@@ -20,6 +20,7 @@ pub mod mapping_task;
 pub mod metrics;
 mod pace;
 mod read;
+mod reading;
 pub mod reporter;
 pub mod run;
 mod servers;

@@ -24,8 +24,11 @@ pub struct Reporter {
     seen: Mutex<Seen>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
+    running: watch::Receiver<Running>,
+    /// Of one moment with the mappings: who is refused is no longer among those.
+    config: ConfigReport,
     revision: u64,
     mappings: BTreeMap<MappingId, Known>,
     removed: BTreeMap<MappingId, u64>,
@@ -40,13 +43,6 @@ struct Known {
     report: MappingReport,
     /// Where it came from. It knows cheaply whether there is a later one: most of thousands did not change.
     source: watch::Receiver<MappingReport>,
-}
-
-impl Known {
-    /// Whether nothing came since from where it came from.
-    fn is_latest(&self, reports: &watch::Receiver<MappingReport>) -> bool {
-        self.source.same_channel(reports) && matches!(self.source.has_changed(), Ok(false))
-    }
 }
 
 impl Reporter {
@@ -64,12 +60,22 @@ impl Reporter {
             format_versions: vec![FORMAT_VERSION],
             features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
         };
+        // What runs already is new to it.
+        let mut unseen = running.clone();
+        unseen.mark_changed();
         Self {
             boot,
             node: Box::new(node),
             info,
+            seen: Mutex::new(Seen {
+                running: unseen,
+                config: ConfigReport::default(),
+                revision: 0,
+                mappings: BTreeMap::new(),
+                removed: BTreeMap::new(),
+                forgotten_up_to: 0,
+            }),
             running,
-            seen: Mutex::default(),
         }
     }
 
@@ -120,8 +126,7 @@ impl Reporter {
             ..self.info.clone()
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = self.running.borrow();
-        seen.update(&running);
+        seen.update();
         let since = since
             .and_then(|since| since.split_once(':'))
             .filter(|(boot, _)| *boot == self.boot)
@@ -139,7 +144,7 @@ impl Reporter {
         let next = changed.next().and(mappings.last()).map(|last| last.id.clone());
         Report {
             agent,
-            config: running.config.clone(),
+            config: seen.config.clone(),
             revision: format!("{}:{}", self.boot, seen.revision),
             full: since.is_none(),
             next,
@@ -155,39 +160,52 @@ impl Reporter {
 }
 
 impl Seen {
-    fn update(&mut self, running: &Running) {
-        let gone: Vec<_> = self
-            .mappings
-            .keys()
-            .filter(|id| !running.mappings.contains_key(id))
-            .cloned()
-            .collect();
-        for id in gone {
+    fn update(&mut self) {
+        // As long as the same mappings run, each is looked at where it stands.
+        if !matches!(self.running.has_changed(), Ok(false)) {
+            self.follow();
+        }
+        for known in self.mappings.values_mut() {
+            if !matches!(known.source.has_changed(), Ok(false)) {
+                let report = known.source.borrow_and_update().clone();
+                if report != known.report {
+                    self.revision += 1;
+                    known.revision = self.revision;
+                    known.report = report;
+                }
+            }
+        }
+    }
+
+    /// Takes up the mappings that run now.
+    fn follow(&mut self) {
+        let running = self.running.borrow_and_update();
+        self.config = running.config.clone();
+        let is_gone = |id: &MappingId| !running.mappings.contains_key(id);
+        for (id, _) in self.mappings.extract_if(.., |id, _| is_gone(id)) {
             self.revision += 1;
-            self.mappings.remove(&id);
             self.removed.insert(id, self.revision);
         }
         for (id, entry) in &running.mappings {
-            let known = self.mappings.get(id);
-            if known.is_some_and(|known| known.is_latest(&entry.reports)) {
-                continue;
-            }
-            let mut source = entry.reports.clone();
-            let report = source.borrow_and_update().clone();
-            let revision = match known {
-                Some(known) if known.report == report => known.revision,
-                _ => {
+            match self.mappings.get_mut(id) {
+                Some(known) if known.source.same_channel(&entry.reports) => {}
+                Some(known) => {
+                    known.source = entry.reports.clone();
+                    known.source.mark_changed();
+                }
+                None => {
+                    let mut source = entry.reports.clone();
+                    let report = source.borrow_and_update().clone();
                     self.revision += 1;
                     self.removed.remove(id);
-                    self.revision
+                    let known = Known {
+                        revision: self.revision,
+                        report,
+                        source,
+                    };
+                    self.mappings.insert(id.clone(), known);
                 }
-            };
-            let known = Known {
-                revision,
-                report,
-                source,
-            };
-            self.mappings.insert(id.clone(), known);
+            }
         }
         while self.removed.len() > REMEMBERED {
             let Some((id, revision)) = self.removed.iter().min_by_key(|(_, revision)| **revision) else {

@@ -1,7 +1,7 @@
 //! Runs one task for each mapping of the loaded set. What changes in a mapping starts its task anew, but for keys and
 //! triggers: those are handed over, so that no long transfer ends with them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::databases::Databases;
 use crate::files::{FilesError, Folders};
 use crate::mapping_task::{Command, Handle, MappingTask, Order, internal_error};
 use crate::pace::Limited;
+use crate::reading::Reading;
 use crate::state::{State, Uploads};
 use crate::turnstile::Turnstile;
 use crate::work::{Limits, Work};
@@ -109,10 +110,10 @@ impl Active {
             Change::Handed { renewed } => renewed,
             Change::Work => return false,
         };
-        if let Some(keys) = new.credentials.as_ref().and_then(Credentials::keys) {
+        if let Some(keys) = new.credentials.as_deref().and_then(Credentials::keys) {
             self.keys.replace(keys.into());
         }
-        let mapping = Box::new(new.mapping.clone());
+        let mapping = new.mapping.clone();
         let order = Command::GoOn { mapping, renewed };
         let taken = self.handle.commands.try_send(order.into()).is_ok();
         if taken {
@@ -137,17 +138,20 @@ enum Change {
 /// What a task works by.
 #[derive(Clone, Debug)]
 struct Fingerprint {
-    mapping: Mapping,
-    credentials: Option<Credentials>,
+    mapping: Arc<Mapping>,
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl Fingerprint {
     fn change(&self, new: &Self) -> Change {
         let (renewed, handed) = match (&self.credentials, &new.credentials) {
+            // Most are the very ones of the set before.
+            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => (false, true),
             (Some(old), Some(new)) => (!old.is_same(new), old.is_same_but_for_keys(new)),
             (old, new) => (old.is_some() != new.is_some(), false),
         };
-        if !renewed && self.mapping == new.mapping {
+        let same = Arc::ptr_eq(&self.mapping, &new.mapping) || self.mapping == new.mapping;
+        if !renewed && same {
             Change::Nothing
         } else if (!renewed || handed) && self.mapping.is_same_work(&new.mapping) {
             Change::Handed { renewed }
@@ -162,7 +166,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
     pub async fn run(self, cancel: CancellationToken) {
         let mut active: BTreeMap<MappingId, Active> = BTreeMap::new();
         let mut ending: BTreeMap<MappingId, JoinHandle<()>> = BTreeMap::new();
-        let mut last_index: Option<Vec<u8>> = None;
+        let mut reading = Reading::new(self.folders.clone());
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -170,10 +174,14 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 () = cancel.cancelled() => break,
                 _ = look.tick() => {}
             }
-            match self.read(last_index.as_deref()).await {
+            let had_error = self.running.borrow().config.error.is_some();
+            let read = tokio::select! {
+                () = cancel.cancelled() => break,
+                read = reading.next(had_error) => read,
+            };
+            match read {
                 Ok(None) => {}
-                Ok(Some((index, set))) => {
-                    last_index = Some(index);
+                Ok(Some(set)) => {
                     tracing::info!(revision = %set.revision, mappings = set.mappings.len(), refused = set.refused.len(), "mappings loaded");
                     ending.retain(|_, task| !task.is_finished());
                     self.apply(&mut active, &mut ending, set);
@@ -206,20 +214,6 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         });
     }
 
-    /// The set, if its index changed since the last good one.
-    async fn read(&self, last: Option<&[u8]>) -> Result<Option<(Vec<u8>, LoadedSet)>, FilesError> {
-        let (folders, last) = (self.folders.clone(), last.map(<[u8]>::to_vec));
-        let had_error = self.running.borrow().config.error.is_some();
-        let read = tokio::task::spawn_blocking(move || {
-            let index = folders.index()?;
-            if last.as_ref() == Some(&index) && !had_error {
-                return Ok(None);
-            }
-            Ok(Some((index.clone(), folders.load(index)?)))
-        });
-        read.await.unwrap_or(Ok(None))
-    }
-
     fn apply(
         &self,
         active: &mut BTreeMap<MappingId, Active>,
@@ -232,8 +226,10 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             mut refused,
             credentials,
         } = set;
-        let wanted: BTreeSet<_> = mappings.iter().map(|mapping| mapping.id.clone()).collect();
-        for (id, running) in active.extract_if(.., |id, _| !wanted.contains(id)) {
+        let is_wanted = |id: &MappingId| mappings.binary_search_by(|mapping| mapping.id.cmp(id)).is_ok();
+        let mut changed = false;
+        for (id, running) in active.extract_if(.., |id, _| !is_wanted(id)) {
+            changed = true;
             tracing::info!(mapping = %id.0, "the mapping is gone: its work ends");
             ending.insert(id, end(running.handle));
         }
@@ -246,6 +242,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             if running.is_some_and(|running| running.takes_up(&fingerprint)) {
                 continue;
             }
+            changed = true;
             let id = fingerprint.mapping.id.clone();
             let mut shown = MappingReport {
                 id: id.0.clone(),
@@ -261,7 +258,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 }
                 ending.insert(id.clone(), end(running.handle));
             }
-            match self.work(&fingerprint.mapping, fingerprint.credentials.as_ref()) {
+            match self.work(&fingerprint.mapping, fingerprint.credentials.as_deref()) {
                 Ok((work, keys)) => {
                     let (cancel, previous) = (CancellationToken::new(), ending.remove(&id));
                     let handle =
@@ -277,10 +274,12 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
                 Err(refusal) => refused.push(refusal),
             }
         }
-        let entries = entries(active);
+        let entries = changed.then(|| entries(active));
         self.running.send_modify(|running| {
             running.loaded = true;
-            running.mappings = entries;
+            if let Some(entries) = entries {
+                running.mappings = entries;
+            }
             running.config = ConfigReport {
                 revision,
                 loaded_at: Some(rfc3339(self.clock.now())),
@@ -301,7 +300,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
             tracing::error!(mapping = %id.0, "its work ended abnormally and starts anew: report this with the log");
             let Ok((work, keys)) = self.work(
                 &running.fingerprint.mapping,
-                running.fingerprint.credentials.as_ref(),
+                running.fingerprint.credentials.as_deref(),
             ) else {
                 continue;
             };
@@ -334,7 +333,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
 
     fn work(
         &self,
-        mapping: &Mapping,
+        mapping: &Arc<Mapping>,
         credentials: Option<&Credentials>,
     ) -> Result<(AtS3<S, C>, SharedKeys), Refused> {
         let refuse = |reason, message: String| Refused {
@@ -371,7 +370,7 @@ impl<D: Databases, S: Source + 'static, C: Clock> Supervisor<D, S, C> {
         let selector = Selector::new(mapping.exclude.as_deref(), mapping.select.as_ref())
             .map_err(|error| unusable(error.to_string()))?;
         let work = Work {
-            mapping: Arc::new(mapping.clone()),
+            mapping: mapping.clone(),
             selector: Arc::new(selector),
             source: self.source.clone(),
             remote: Arc::new(Limited::new(remote, schedule, self.clock.clone())),
@@ -433,9 +432,10 @@ mod tests {
             "retainLocalSegments": true, "propagateDelete": true, "minSegmentSize": 1}"#;
         let mut mapping: Mapping = serde_json::from_str(mapping).unwrap();
         change(&mut mapping);
+        let credentials: Option<Credentials> = serde_json::from_str(credentials).unwrap();
         Fingerprint {
-            mapping,
-            credentials: serde_json::from_str(credentials).unwrap(),
+            mapping: Arc::new(mapping),
+            credentials: credentials.map(Arc::new),
         }
     }
 

@@ -57,6 +57,54 @@ async fn report(shown: &watch::Receiver<Running>, id: &MappingId, wanted: impl F
     }
 }
 
+fn supervisor(
+    folders: Folders,
+    world: &World,
+    clock: BrokenClock,
+    running: watch::Sender<Running>,
+) -> Supervisor<World, World, BrokenClock> {
+    Supervisor {
+        folders,
+        databases: Arc::new(world.clone()),
+        source: Arc::new(world.clone()),
+        state: world.state.clone(),
+        turnstile: Turnstile::new(4),
+        clock,
+        limits: Limits::default(),
+        deny: DenyList::new([]),
+        transports: onespace_stores::s3::Transports::default(),
+        running,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_of_mappings_that_hangs_is_told_and_does_not_keep_the_agent_from_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    // Whoever opens it waits for somebody who writes.
+    let index = folder.path().join("index.json");
+    let made = std::process::Command::new("mkfifo").arg(&index).status().unwrap();
+    assert!(made.success());
+    let folders = Folders {
+        mappings: folder.path().to_owned(),
+        credentials: folder.path().to_owned(),
+    };
+    let world = World::new();
+    let (running, mut shown) = watch::channel(Running::default());
+    let cancel = CancellationToken::new();
+    let supervisor = supervisor(folders, &world, BrokenClock::default(), running);
+    let supervisor = tokio::spawn(supervisor.run(cancel.clone()));
+    let hangs = |running: &Running| {
+        let error = running.config.error.as_deref();
+        error.is_some_and(|error| error.contains("does not answer"))
+    };
+    let told = tokio::time::timeout(Duration::from_secs(60), shown.wait_for(hangs));
+    told.await.expect("nothing is said").unwrap();
+    cancel.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(60), supervisor).await;
+    ended.expect("it waits for the folder").unwrap();
+    assert!(!shown.borrow().loaded);
+}
+
 #[tokio::test]
 async fn a_task_that_fails_in_itself_is_shown_and_starts_anew_as_often_as_it_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -91,18 +139,7 @@ async fn a_task_that_fails_in_itself_is_shown_and_starts_anew_as_often_as_it_doe
     let world = World::new();
     let (running, shown) = watch::channel(Running::default());
     let clock = BrokenClock::default();
-    let supervisor = Supervisor {
-        folders,
-        databases: Arc::new(world.clone()),
-        source: Arc::new(world.clone()),
-        state: world.state.clone(),
-        turnstile: Turnstile::new(4),
-        clock: clock.clone(),
-        limits: Limits::default(),
-        deny: DenyList::new([]),
-        transports: onespace_stores::s3::Transports::default(),
-        running,
-    };
+    let supervisor = supervisor(folders, &world, clock.clone(), running);
     let cancel = CancellationToken::new();
     let supervisor = tokio::spawn(supervisor.run(cancel.clone()));
     let reason =

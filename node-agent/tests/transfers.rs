@@ -8,6 +8,7 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use onespace_core::reason::PauseReason;
@@ -115,7 +116,7 @@ async fn a_long_copy_goes_on_while_keys_are_renewed_and_a_retry_is_asked_for() {
     renewed.triggers.retry = Some("today".into());
     let generation = renewed.policy.generation;
     let order = Command::GoOn {
-        mapping: Box::new(renewed),
+        mapping: Arc::new(renewed),
         renewed: true,
     };
     let before = world.things().probes;

@@ -9,6 +9,7 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use onespace_core::budget::{BudgetMax, DeleteBudget};
@@ -155,7 +156,7 @@ async fn a_trigger_that_cannot_be_recorded_is_acted_on_once_the_disk_takes_recor
     let mut triggered = mapping();
     triggered.triggers.retry = Some("today".into());
     let order = Command::GoOn {
-        mapping: Box::new(triggered),
+        mapping: Arc::new(triggered),
         renewed: false,
     };
     handle.commands.send(order.into()).await.unwrap();

@@ -40,6 +40,11 @@ impl News {
         self.all || self.of.contains(mapping)
     }
 
+    /// Also of this mapping.
+    pub fn add(&mut self, mapping: &str) {
+        self.of.insert(mapping.to_owned());
+    }
+
     /// Both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
@@ -82,9 +87,8 @@ impl Agents {
                 let mut news = News::default();
                 for (number, page) in pages.into_iter().enumerate() {
                     news.all |= page.full;
-                    news.of.extend(page.removed.iter().map(|id| id.0.clone()));
-                    news.of
-                        .extend(page.mappings.iter().map(|mapping| mapping.id.clone()));
+                    news.of.extend(page.removed.iter().cloned());
+                    news.of.extend(page.mappings.iter().map(|(id, _)| id.clone()));
                     view.take(page, number == 0, now);
                 }
                 news.all |= first_word || !reachable || node != view.node;
@@ -153,7 +157,7 @@ mod tests {
     fn update(answer: Result<Report, &str>) -> Update {
         Update {
             agent: "a".to_owned(),
-            answer: answer.map(|page| vec![page]).map_err(str::to_owned),
+            answer: answer.map(|report| vec![report.into()]).map_err(str::to_owned),
         }
     }
 

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use onespace_core::report::Report;
+use onespace_core::status::Page;
 use onespace_stores::causes::causes;
 use onespace_stores::mutual_tls::{self, AgentConnector, Identity, TlsError};
 use tokio::sync::{mpsc, watch};
@@ -37,7 +38,7 @@ pub struct Update {
     /// By what it is known here.
     pub agent: String,
     /// The pages of its answer, or why there is none.
-    pub answer: Result<Vec<Report>, String>,
+    pub answer: Result<Vec<Page>, String>,
 }
 
 type HttpClient = Client<AgentConnector, Empty<Bytes>>;
@@ -137,8 +138,8 @@ async fn ask(
     }
 }
 
-async fn pages(client: &HttpClient, url: &str, since: Option<&str>) -> Result<Vec<Report>, String> {
-    let mut pages: Vec<Report> = Vec::new();
+async fn pages(client: &HttpClient, url: &str, since: Option<&str>) -> Result<Vec<Page>, String> {
+    let mut pages: Vec<Page> = Vec::new();
     let mut after: Option<String> = None;
     while pages.len() < PAGES {
         let mut query = String::from("limit=500");
@@ -162,7 +163,7 @@ async fn pages(client: &HttpClient, url: &str, since: Option<&str>) -> Result<Ve
     Err(format!("more than {PAGES} pages"))
 }
 
-async fn page(client: &HttpClient, uri: Uri) -> Result<Report, String> {
+async fn page(client: &HttpClient, uri: Uri) -> Result<Page, String> {
     let answer = client.get(uri).await.map_err(|error| causes(&error))?;
     if !answer.status().is_success() {
         return Err(format!("it answers {}", answer.status()));
@@ -171,5 +172,7 @@ async fn page(client: &HttpClient, uri: Uri) -> Result<Report, String> {
         .collect()
         .await
         .map_err(|error| error.to_string())?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| format!("its answer cannot be read: {error}"))
+    let report: Result<Report, _> = serde_json::from_slice(&body.to_bytes());
+    let report = report.map_err(|error| format!("its answer cannot be read: {error}"))?;
+    Ok(report.into())
 }

@@ -107,6 +107,8 @@ pub struct Made {
     verdicts: Verdicts,
     rounds: u64,
     since: Option<Instant>,
+    /// Of which mappings agents are about to say something.
+    awaited: News,
 }
 
 impl Controller {
@@ -206,8 +208,12 @@ impl Controller {
                     if ticks.is_multiple_of(JITTER) {
                         news = Some(News::of_all());
                     }
-                    if leads && let Some(news) = news.take() {
-                        self.report(&news);
+                    if leads {
+                        let awaited = std::mem::take(&mut self.made.awaited);
+                        // Also news of no mapping: the metrics tell of those.
+                        if news.is_some() || awaited != News::default() {
+                            self.report(&news.take().unwrap_or_default().and(awaited));
+                        }
                     }
                 }
             }
@@ -303,7 +309,8 @@ impl Controller {
         self.made.published = Some(published);
         self.made.revision = revision;
         self.poke();
-        self.made.verdicts = Verdicts::of(&self.seen, admitted, &self.metrics);
+        let now = std::time::Instant::now();
+        self.made.verdicts = self.made.verdicts.then(&self.seen, admitted, &self.metrics, now);
         self.report(&News::of_all());
         Ok(failures == 0)
     }
@@ -342,9 +349,10 @@ impl Controller {
         let waited = self.made.since.is_none_or(|since| since.elapsed() > FIRST_WORDS);
         let heard = waited || self.agents.is_complete();
         self.agents.count(&self.metrics, self.made.revision.as_deref());
-        self.made
-            .verdicts
-            .report(&mut self.seen, &self.agents, news, heard, &self.desk, unix_now());
+        self.made.awaited =
+            self.made
+                .verdicts
+                .report(&mut self.seen, &self.agents, news, heard, &self.desk, unix_now());
         let policies = self.seen.policies.iter();
         count_conditions(policies.map(|(_, policy)| policy.status.as_ref()), &self.metrics);
     }

@@ -92,7 +92,7 @@ impl Before {
             policy: reference,
             target,
             ..
-        } = &policy.mapping;
+        } = &*policy.mapping;
         resolved.keep_credentials(self.credentials.get(&target.credential.0));
         // Another generation may name other certificates.
         let mapping = self.mappings.get(id);

@@ -27,8 +27,9 @@ const EVERY: Duration = Duration::from_millis(500);
 /// By then a poke shows in the watch of pods.
 const ECHO: Duration = Duration::from_secs(5);
 
-/// The wait before a pod is poked again whose agent does not run the revision, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// The wait before a pod is poked again whose agent does not run the revision, at first and at most. The first is short: a
+/// kubelet may see the poke before it sees the files, and then looks at those from before. Until then an agent has been asked.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(300));
 
 /// Which pods were poked for what, and when.
 #[derive(Debug, Default)]
@@ -216,11 +217,11 @@ mod tests {
         let mut world = World::new();
         assert_eq!(world.told("r1", false, 0).as_deref(), Some("r1"));
         world.shows(Some("r1"));
-        assert_eq!(world.told("r1", false, 1_900), None);
-        assert_eq!(world.told("r1", false, 2_000).as_deref(), Some("r1.1"));
+        assert_eq!(world.told("r1", false, 1_400), None);
+        assert_eq!(world.told("r1", false, 1_500).as_deref(), Some("r1.1"));
         world.shows(Some("r1.1"));
-        assert_eq!(world.told("r1", false, 5_900), None);
-        assert_eq!(world.told("r1", false, 6_000).as_deref(), Some("r1.2"));
+        assert_eq!(world.told("r1", false, 4_400), None);
+        assert_eq!(world.told("r1", false, 4_500).as_deref(), Some("r1.2"));
         world.shows(Some("r1.2"));
         assert_eq!(world.told("r1", true, 600_000), None);
         let tries = (0..86_400).filter(|second| {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::StreamExt as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams};
@@ -28,6 +29,9 @@ const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "onespace-operator"
 pub fn label() -> (String, String) {
     (LABEL.0.to_owned(), LABEL.1.to_owned())
 }
+
+/// Files that are written at the same time; each is in memory twice meanwhile.
+const AT_ONCE: usize = 4;
 
 const INDEX: &str = "onespace-index";
 const INDEX_KEY: &str = "index.json";
@@ -90,7 +94,7 @@ impl Published {
                 let bytes = data.remove(&file(shard)).map(String::into_bytes);
                 files
                     .mappings
-                    .extend(bytes.map(|bytes| (shard.to_owned(), bytes)));
+                    .extend(bytes.map(|bytes| (shard.to_owned(), bytes.into())));
             }
             versions.insert(name, version);
         }
@@ -102,7 +106,7 @@ impl Published {
                 let bytes = object.data.unwrap_or_default().remove(&file(shard));
                 files
                     .credentials
-                    .extend(bytes.map(|ByteString(bytes)| (shard.to_owned(), bytes)));
+                    .extend(bytes.map(|ByteString(bytes)| (shard.to_owned(), bytes.into())));
             }
             versions.insert(name, version);
         }
@@ -142,21 +146,29 @@ impl Published {
     pub async fn replace(mut self, next: Files, metrics: &Metrics) -> Result<(Self, usize), ApiError> {
         let now = std::mem::take(&mut self.files);
         let steps = steps(&now, &next);
-        for step in &steps {
-            self.take(*step).await?;
-            let kind = match step {
-                Step::Credentials(..) => "credentials",
-                Step::Mappings(..) => "mappings",
-                Step::Index(_) => "index",
-            };
-            metrics.writes.with_label_values(&[kind]).inc();
+        let mut written = 0;
+        // Those of one kind in any order, some at a time: each takes long when the API server has much to do.
+        for kind in steps.chunk_by(|one, other| rank(one) == rank(other)) {
+            let writes: Vec<_> = kind.iter().map(|step| self.take(*step)).collect();
+            // None is broken off because another one failed: it might arrive after the files were read anew.
+            let writes = futures::stream::iter(writes).buffer_unordered(AT_ONCE);
+            let outcomes: Vec<Result<(String, String), ApiError>> = writes.collect().await;
+            let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+            for step in kind.iter().take(done) {
+                metrics.writes.with_label_values(&[rank(step).1]).inc();
+            }
+            written += done;
+            for outcome in outcomes {
+                let (name, version) = outcome?;
+                self.versions.insert(name, version);
+            }
         }
-        let written = steps.len();
         self.files = next;
         Ok((self, written))
     }
 
-    async fn take(&mut self, step: Step<'_>) -> Result<(), ApiError> {
+    /// Writes one of them. Returns its name, and its version from now on.
+    async fn take(&self, step: Step<'_>) -> Result<(String, String), ApiError> {
         match step {
             Step::Mappings(shard, bytes) => {
                 let object = self.config_map(&format!("{MAPPINGS}{shard}"), &file(shard), bytes);
@@ -197,7 +209,7 @@ impl Published {
         }
     }
 
-    async fn apply<K>(&mut self, object: &K, name: Option<String>) -> Result<(), ApiError>
+    async fn apply<K>(&self, object: &K, name: Option<String>) -> Result<(String, String), ApiError>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -211,8 +223,16 @@ impl Published {
         let patch = Patch::Apply(object);
         let written = within(api.patch_metadata(&name, &manager, &patch)).await?;
         let version = written.metadata.resource_version.unwrap_or_default();
-        self.versions.insert(name, version);
-        Ok(())
+        Ok((name, version))
+    }
+}
+
+/// Whether steps may be taken together, and the name of their kind in the metrics.
+fn rank(step: &Step<'_>) -> (bool, &'static str) {
+    match step {
+        Step::Credentials(_, bytes) => (bytes.is_some(), "credentials"),
+        Step::Mappings(_, bytes) => (bytes.is_some(), "mappings"),
+        Step::Index(_) => (true, "index"),
     }
 }
 

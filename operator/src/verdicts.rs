@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use onespace_core::admit::Admitted;
 use onespace_core::finalizer::tell_of_hold;
 use onespace_core::reason::PolicyFault;
-use onespace_core::status::{Standing, Sum, Urgency, due, events, is_turn, status, sum};
+use onespace_core::status::{Standing, Sum, Urgency, due, events, is_heard_soon, is_turn, status, sum};
 use onespace_core::validate::Finding;
 use onespace_crds::{Condition, ConditionStatus, SyncPolicyStatus};
 
@@ -21,6 +21,9 @@ use crate::table::Key;
 /// Turns of writing numbers differ by up to so many seconds.
 pub const JITTER: u64 = 10;
 
+/// The status of a new generation waits so long for agents that are about to run it.
+const SOON: Duration = Duration::from_secs(3);
+
 /// Conditions that are counted in the metrics.
 const COUNTED: [&str; 4] = ["Ready", "Stalled", "Degraded", "ObjectiveMet"];
 
@@ -32,6 +35,8 @@ pub struct Verdicts(BTreeMap<Key, Verdict>);
 #[derive(Debug)]
 struct Verdict {
     generation: i64,
+    /// When it was decided on first, or one before it of which nothing was told yet.
+    since: Instant,
     /// Why it is not accepted, or how whole it is.
     admitted: Result<Lacks, Finding>,
 }
@@ -46,9 +51,9 @@ struct Lacks {
 }
 
 impl Verdicts {
-    /// The verdicts on everything that was seen. They are counted in the metrics.
+    /// The verdicts on everything that was seen, after those of `self`. They are counted in the metrics.
     #[must_use]
-    pub fn of(seen: &Seen, admitted: Admitted, metrics: &Metrics) -> Self {
+    pub fn then(&self, seen: &Seen, admitted: Admitted, metrics: &Metrics, now: Instant) -> Self {
         let Admitted {
             mappings,
             credentials: _,
@@ -65,7 +70,17 @@ impl Verdicts {
                 }),
             };
             let generation = policy.generation;
-            (key.clone(), Verdict { generation, admitted })
+            // A policy that changes again and again is told of, too.
+            let told = policy.status.observed_generation;
+            let before = self.0.get(key);
+            let before =
+                before.filter(|before| before.generation == generation || told != Some(before.generation));
+            let verdict = Verdict {
+                generation,
+                since: before.map_or(now, |before| before.since),
+                admitted,
+            };
+            (key.clone(), verdict)
         });
         let verdicts = Self(verdicts.collect());
         let mut reasons: BTreeMap<&str, i64> =
@@ -96,10 +111,22 @@ impl Verdicts {
     }
 
     /// Lays down every status that says something new, of those that news concern. Until agents were `heard` that is what the operator itself has
-    /// decided: without their words every policy would seem abandoned whenever a leader starts.
-    pub fn report(&self, seen: &mut Seen, agents: &Agents, news: &News, heard: bool, desk: &Desk, now: i64) {
+    /// decided: without their words every policy would seem abandoned whenever a leader starts. Returns of which mappings agents are about to
+    /// say something: that is waited for a moment.
+    #[must_use]
+    pub fn report(
+        &self,
+        seen: &mut Seen,
+        agents: &Agents,
+        news: &News,
+        heard: bool,
+        desk: &Desk,
+        now: i64,
+    ) -> News {
+        let mut awaited = News::default();
+        let answer = agents.views().any(|view| view.reachable);
         for (key, policy) in seen.policies.iter_mut() {
-            let mapping = policy.verdict.as_ref().ok().map(|valid| &valid.mapping);
+            let mapping = policy.verdict.as_ref().ok().map(|valid| &*valid.mapping);
             // Sums of thousands cost.
             if !news.concern(mapping.map_or("", |mapping| &mapping.id.0)) {
                 continue;
@@ -128,6 +155,11 @@ impl Verdicts {
             // other's work do so once a minute.
             let overwritten = || (policy.is_overwritten() && is_turn(age, jitter)).then_some(Urgency::News);
             if let Some(urgency) = due(&policy.status, &wanted, age, jitter).or_else(overwritten) {
+                let is_new = urgency == Urgency::Generation && !policy.deleting;
+                if is_new && is_heard_soon(standing, &sum, answer) && self.is_young(key) {
+                    awaited.add(mapping.map_or("", |mapping| &mapping.id.0));
+                    continue;
+                }
                 let mut events = events(&policy.status, &wanted);
                 if !heard && is_accepted(&policy.status) {
                     // Whether what agents had said is over, nobody knows yet.
@@ -146,6 +178,14 @@ impl Verdicts {
                 desk.put(key.clone(), wanted);
             }
         }
+        awaited
+    }
+
+    /// Whether a policy was changed just now.
+    fn is_young(&self, key: &Key) -> bool {
+        self.0
+            .get(key)
+            .is_some_and(|verdict| verdict.since.elapsed() < SOON)
     }
 }
 

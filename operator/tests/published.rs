@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use http::Response;
 use kube::Client;
+use kube::client::Body;
 use onespace_core::load::Files;
 use onespace_operator::metrics::Metrics;
 use onespace_operator::published::{Names, Published};
@@ -25,8 +28,8 @@ fn written(version: &str) -> Value {
 fn set() -> Files {
     Files {
         index: b"{}".to_vec(),
-        mappings: BTreeMap::from([("03".to_owned(), b"m".to_vec())]),
-        credentials: BTreeMap::from([("07".to_owned(), b"c".to_vec())]),
+        mappings: BTreeMap::from([("03".to_owned(), b"m".to_vec().into())]),
+        credentials: BTreeMap::from([("07".to_owned(), b"c".to_vec().into())]),
     }
 }
 
@@ -49,7 +52,7 @@ async fn read(client: Client, server: &mut Server) -> Published {
 async fn credentials_come_first_the_index_last_and_each_write_names_what_it_replaces() {
     let (client, mut server) = api_server();
     let published = read(client, &mut server).await;
-    assert_eq!(published.files().mappings["03"], b"old");
+    assert_eq!(published.files().mappings["03"].as_ref(), b"old");
     let metrics = Metrics::new().unwrap();
     let next = set();
     let answers = async {
@@ -86,6 +89,54 @@ async fn credentials_come_first_the_index_last_and_each_write_names_what_it_repl
     assert_eq!(written, 0);
 }
 
+/// The next two requests, which are there before either is answered, while no other comes before both are.
+async fn two_at_once(server: &mut Server) -> [String; 2] {
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        asked.push(server.next_request().await.unwrap());
+    }
+    let mut paths = Vec::new();
+    for (request, respond) in asked {
+        let next = tokio::time::timeout(Duration::from_secs(1), server.next_request()).await;
+        assert!(next.is_err(), "of the next kind");
+        paths.push(request.uri().path().rsplit('/').next().unwrap().to_owned());
+        let body = Body::from(written("50").to_string().into_bytes());
+        respond.send_response(Response::new(body));
+    }
+    paths.sort();
+    paths.try_into().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_of_one_kind_are_written_together_and_none_of_the_next_before_all_are() {
+    let (client, mut server) = api_server();
+    let published = read(client, &mut server).await;
+    let shards = |names: [&str; 2]| names.map(|name| (name.to_owned(), b"new".to_vec().into())).into();
+    let next = Files {
+        index: b"{}".to_vec(),
+        mappings: shards(["04", "05"]),
+        credentials: shards(["07", "08"]),
+    };
+    let metrics = Metrics::new().unwrap();
+    let answers = async {
+        let credentials = two_at_once(&mut server).await;
+        let mappings = two_at_once(&mut server).await;
+        let index = answer(&mut server, 200, &written("51")).await.1;
+        let gone = answer(&mut server, 200, &written("52")).await.1;
+        (credentials, mappings, index, gone)
+    };
+    let (result, (credentials, mappings, index, gone)) =
+        tokio::join!(published.replace(next, &metrics), answers);
+    assert_eq!(result.unwrap().1, 6);
+    assert_eq!(
+        credentials,
+        ["onespace-credentials-07", "onespace-credentials-08"]
+    );
+    assert_eq!(mappings, ["onespace-mappings-04", "onespace-mappings-05"]);
+    assert!(index.ends_with("onespace-index"), "{index}");
+    assert!(gone.ends_with("onespace-mappings-03"), "{gone}");
+}
+
 #[tokio::test]
 async fn after_a_conflict_nothing_more_is_written() {
     let (client, mut server) = api_server();
@@ -97,8 +148,9 @@ async fn after_a_conflict_nothing_more_is_written() {
     };
     let (result, refused) = tokio::join!(published.replace(set(), &metrics), answers);
     assert_eq!(result.err().unwrap().code(), Some(409));
+    assert!(refused.1.ends_with("onespace-mappings-03"), "{refused:?}");
     assert!(
-        refused.1.ends_with("onespace-mappings-03"),
+        server.next_request().await.is_none(),
         "the index is never reached"
     );
 }

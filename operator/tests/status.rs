@@ -8,6 +8,7 @@ use onespace_core::load::Files;
 use onespace_core::status::{Event, Urgency};
 use onespace_crds::SyncPolicyStatus;
 use onespace_operator::agents::{Agents, News};
+use onespace_operator::ask::Update;
 use onespace_operator::decide::decide;
 use onespace_operator::desk::{Desk, Wanted, Written};
 use onespace_operator::fetch::References;
@@ -164,8 +165,8 @@ async fn a_refusal_and_its_end_are_told_by_events_though_no_agent_was_heard_yet(
     ] {
         put_policy(&mut seen, generation, exclude);
         let admitted = decide(&seen, &References::default(), &Files::default());
-        let verdicts = Verdicts::of(&seen, admitted, &metrics);
-        verdicts.report(&mut seen, &Agents::default(), &News::of_all(), false, &desk, NOW);
+        let verdicts = Verdicts::default().then(&seen, admitted, &metrics, Instant::now());
+        let _ = verdicts.report(&mut seen, &Agents::default(), &News::of_all(), false, &desk, NOW);
         let (_, _, body) = answer(&mut server, 200, &policy).await;
         let conditions = body["status"]["conditions"].as_array().unwrap();
         let condition = conditions.iter().find(|one| one["type"] == "Accepted").unwrap();
@@ -283,9 +284,9 @@ fn a_status_that_somebody_else_changed_is_written_again_once_a_minute_and_no_ech
     let mut seen = Seen::new(&Scopes::new("swift", &[]), Names { namespace });
     put_policy(&mut seen, 1, "tmp/");
     let admitted = decide(&seen, &References::default(), &Files::default());
-    let verdicts = Verdicts::of(&seen, admitted, &metrics);
+    let verdicts = Verdicts::default().then(&seen, admitted, &metrics, Instant::now());
     let report = |seen: &mut Seen| {
-        verdicts.report(seen, &Agents::default(), &News::of_all(), true, &desk, NOW);
+        let _ = verdicts.report(seen, &Agents::default(), &News::of_all(), true, &desk, NOW);
         let (key, wanted, _) = desk.take(tokio::time::Instant::now())?;
         desk.done(&key);
         Some(wanted)
@@ -328,4 +329,111 @@ fn a_status_that_somebody_else_changed_is_written_again_once_a_minute_and_no_ech
     show_policy(&mut seen, 1, "tmp/", &echo);
     a_minute_later(&mut seen);
     assert!(report(&mut seen).is_none());
+}
+
+#[test]
+fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
+    let metrics = Metrics::new().unwrap();
+    let namespace = "swift".to_owned();
+    let mut seen = Seen::new(&Scopes::new("swift", &[]), Names { namespace });
+    let mut agents = Agents::default();
+    let node = "10.0.0.1:6201";
+    agents.expect(&[(node.to_owned(), "http://a".to_owned())].into());
+    let desk = Desk::default();
+    let says = |id: &str, generation: i64| {
+        let report = json!({
+            "agent": {"node": node, "version": "1", "formatVersions": [1], "features": []},
+            "config": {"revision": "r", "loadedAt": null}, "revision": "boot:1", "full": true,
+            "mappings": [{
+                "id": id, "policy": {"namespace": "swift", "name": "photos", "generation": generation}, "state": "Running",
+                "ringNodes": [node], "databases": {"open": 1, "unreadable": 0}, "initialPassComplete": true,
+                "pending": {"rows": 0, "exact": true}, "verify": {"rows": 0},
+                "held": {"rows": 0, "full": false, "latest": []},
+                "totals": {"objects": 5, "bytes": 50, "deletes": 1, "released": 0, "verified": 0, "repaired": 0},
+                "remote": {"reachable": true},
+            }],
+        });
+        let report: onespace_core::report::Report = serde_json::from_value(report).unwrap();
+        Update {
+            agent: node.to_owned(),
+            answer: Ok(vec![report.into()]),
+        }
+    };
+    let told = |seen: &mut Seen, verdicts: &Verdicts, agents: &Agents, id: &str| {
+        let awaited = verdicts.report(seen, agents, &News::of_all(), true, &desk, NOW);
+        let wanted = desk.take(tokio::time::Instant::now());
+        let wanted = wanted.map(|(key, wanted, _)| {
+            desk.done(&key);
+            let mut conditions = wanted.status.conditions.iter();
+            let ready = conditions.find(|condition| condition.kind == "Ready").unwrap();
+            ready.reason.clone()
+        });
+        assert!(desk.take(tokio::time::Instant::now()).is_none());
+        assert_eq!(awaited.concern(id), wanted.is_none(), "or it is forgotten");
+        wanted
+    };
+
+    let after = |before: &Verdicts, seen: &mut Seen, generation: i64, now: Instant| {
+        put_policy(seen, generation, "tmp/");
+        let mut admitted = decide(seen, &References::default(), &Files::default());
+        admitted.lacking.clear();
+        before.then(seen, admitted, &metrics, now)
+    };
+    let decided = |seen: &mut Seen, generation: i64, exclude: &str, lacks: bool, now: Instant| {
+        put_policy(seen, generation, exclude);
+        let mut admitted = decide(seen, &References::default(), &Files::default());
+        if !lacks {
+            admitted.lacking.clear();
+        }
+        Verdicts::default().then(seen, admitted, &metrics, now)
+    };
+    let now = Instant::now();
+
+    let verdicts = decided(&mut seen, 1, "tmp/", false, now);
+    let (_, policy) = seen.policies.iter().next().unwrap();
+    let id = policy.verdict.as_ref().unwrap().mapping.id.0.clone();
+    let told = |seen: &mut Seen, verdicts: &Verdicts, agents: &Agents| told(seen, verdicts, agents, &id);
+    assert_eq!(
+        told(&mut seen, &verdicts, &agents).as_deref(),
+        Some("NoAgent"),
+        "none answers"
+    );
+
+    agents.take(says(&id, 1), NOW);
+    let verdicts = decided(&mut seen, 2, "tmp/", false, now);
+    assert_eq!(
+        told(&mut seen, &verdicts, &agents),
+        None,
+        "the agent is about to have it"
+    );
+    agents.take(says(&id, 2), NOW);
+    assert_eq!(told(&mut seen, &verdicts, &agents).as_deref(), Some("Running"));
+
+    let long_ago = now.checked_sub(Duration::from_secs(3)).unwrap();
+    let verdicts = decided(&mut seen, 3, "tmp/", false, long_ago);
+    assert_eq!(
+        told(&mut seen, &verdicts, &agents).as_deref(),
+        Some("AgentsBehind"),
+        "it was waited for"
+    );
+
+    // Neither another round nor another change makes it wait anew, until something was told.
+    let verdicts = after(&Verdicts::default(), &mut seen, 4, long_ago);
+    let again = after(&verdicts, &mut seen, 4, now);
+    let next = after(&again, &mut seen, 5, now);
+    assert_eq!(told(&mut seen, &next, &agents).as_deref(), Some("AgentsBehind"));
+    let next = after(&next, &mut seen, 6, now);
+    assert_eq!(told(&mut seen, &next, &agents), None);
+
+    // Where a person must act, no agent has anything to say.
+    let verdicts = decided(&mut seen, 7, "tmp/", true, now);
+    assert_eq!(
+        told(&mut seen, &verdicts, &agents).as_deref(),
+        Some("SecretUnavailable")
+    );
+    let verdicts = decided(&mut seen, 8, "(", false, now);
+    assert_eq!(
+        told(&mut seen, &verdicts, &agents).as_deref(),
+        Some("NotAccepted")
+    );
 }

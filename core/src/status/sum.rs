@@ -2,117 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bystander::{Bystander, Said};
+use super::kept::Kept;
+use super::view::AgentView;
 use crate::objective::Counts;
 use crate::reason::Notice;
-use crate::report::{HeldRow, MappingReport, Report, RunState, Totals, unix_seconds};
-
-/// What one agent said last. A silent agent's last words stay.
-#[derive(Clone, Debug, Default)]
-pub struct AgentView {
-    /// The node as the ring names it: its container servers, with commas between them.
-    pub node: String,
-    /// It answered the last time.
-    pub reachable: bool,
-    /// When it answered last, in seconds since 1970.
-    pub as_of: i64,
-    /// Where to go on from when it is asked again.
-    pub revision: Option<String>,
-    /// The revision of the files that it runs.
-    pub config_revision: String,
-    /// Mappings that it refuses: reason and message.
-    pub refused: BTreeMap<String, (String, String)>,
-    /// Mappings of which it has something, or may have, by id.
-    pub mappings: BTreeMap<String, MappingReport>,
-    /// Those of which it has nothing.
-    pub bystands: BTreeMap<String, Bystander>,
-    /// What it said last of the mappings that it refuses, and when.
-    pub before_refusal: BTreeMap<String, (MappingReport, i64)>,
-}
-
-impl AgentView {
-    /// Takes one page of an answer: the first names the revision to go on from, and says whether it is a full answer.
-    pub fn take(&mut self, report: Report, first: bool, now: i64) {
-        let Report {
-            agent,
-            config,
-            revision,
-            full,
-            next: _,
-            removed,
-            mappings,
-        } = report;
-        self.refused = config
-            .refused
-            .into_iter()
-            .map(|refused| (refused.id, (refused.reason, refused.message)))
-            .collect();
-        self.before_refusal.retain(|id, _| self.refused.contains_key(id));
-        if first {
-            if full {
-                self.bystands.clear();
-                std::mem::take(&mut self.mappings)
-                    .into_iter()
-                    .for_each(|(id, report)| self.lose(id, report));
-            }
-            self.revision = Some(revision);
-        }
-        for id in removed {
-            self.bystands.remove(&id.0);
-            if let Some(report) = self.mappings.remove(&id.0) {
-                self.lose(id.0, report);
-            }
-        }
-        self.node = agent.node;
-        self.reachable = true;
-        self.as_of = now;
-        self.config_revision = config.revision;
-        for mapping in mappings {
-            let id = mapping.id.clone();
-            match Bystander::of(&mapping) {
-                Some(bystander) => {
-                    self.mappings.remove(&id);
-                    self.bystands.insert(id, bystander);
-                }
-                None => {
-                    self.bystands.remove(&id);
-                    self.mappings.insert(id, mapping);
-                }
-            }
-        }
-    }
-
-    /// What it said last of a mapping.
-    fn said(&self, id: &str) -> Option<Said<'_>> {
-        let all = self.mappings.get(id).map(Said::All);
-        all.or_else(|| self.bystands.get(id).map(Said::Little))
-    }
-
-    /// All container servers that it has seen the ring name for any mapping.
-    fn rings(&self) -> impl Iterator<Item = &str> {
-        let all = self.mappings.values().map(Said::All);
-        all.chain(self.bystands.values().map(Said::Little))
-            .flat_map(Said::ring)
-    }
-
-    /// The container servers that it works for, as the ring names them.
-    fn servers(&self) -> impl Iterator<Item = &str> {
-        self.node.split(',')
-    }
-
-    /// Whether it ever answered: before that nothing but where it is asked is known of it.
-    #[must_use]
-    pub fn has_answered(&self) -> bool {
-        self.revision.is_some()
-    }
-
-    /// It reports this mapping no more. What it had counted stays if it is one that it refuses.
-    fn lose(&mut self, id: String, report: MappingReport) {
-        if self.refused.contains_key(&id) {
-            self.before_refusal.insert(id, (report, self.as_of));
-        }
-    }
-}
+use crate::report::{Databases, HeldRow, RunState, Totals};
 
 /// All agents' reports of one mapping. Every row is counted by one agent alone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -193,7 +87,7 @@ pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a A
     let mut running = 0_u32;
     for agent in agents.into_iter().filter(|agent| !is_out(agent, &named)) {
         let refusal = agent.refused.get(id).filter(|_| agent.reachable);
-        let said = agent.said(id);
+        let said = agent.mappings.get(id);
         let knows = refusal.is_some() || said.is_some();
         let mut part: Vec<&str> = agent.servers().filter(|server| ring.contains(server)).collect();
         if ring.is_empty() && knows {
@@ -206,10 +100,10 @@ pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a A
                     .or_default()
                     .take(refusal.is_some(), said, generation);
             }
-            let report = said.and_then(Said::all);
-            let follows = report.is_some_and(|report| report.databases.open > 0);
+            let has = said.and_then(|said| said.part.as_deref());
+            let follows = has.is_some_and(|has| has.databases.open > 0);
             if follows || said.is_none() && !part.is_empty() {
-                retries.insert(report.and_then(|report| report.handled.retry.as_deref()));
+                retries.insert(has.and_then(|has| has.retry.as_deref()));
             }
         } else if knows && !part.is_empty() {
             sum.silent.insert(agent.node.clone());
@@ -217,13 +111,13 @@ pub fn sum<'a>(id: &str, generation: i64, agents: impl IntoIterator<Item = &'a A
         if let Some(refusal) = refusal {
             sum.known += 1;
             sum.refused.push(refusal.clone());
-            if let Some((report, as_of)) = agent.before_refusal.get(id) {
-                count(&mut sum, report, *as_of);
+            if let Some((kept, as_of)) = agent.before_refusal.get(id) {
+                count(&mut sum, kept, *as_of);
             }
         }
         if let Some(said) = said {
             add(&mut sum, agent, said);
-            running += u32::from(said.state() != RunState::Suspended);
+            running += u32::from(said.state != RunState::Suspended);
         }
     }
     sum.suspended = sum.known > 0 && running == 0;
@@ -262,20 +156,20 @@ struct Server {
 
 impl Server {
     /// Its agent answers. Neither refusal nor report: it has not read the files yet.
-    fn take(&mut self, refuses: bool, said: Option<Said<'_>>, generation: i64) {
-        let runs = said.and_then(Said::generation);
+    fn take(&mut self, refuses: bool, said: Option<&Kept>, generation: i64) {
+        let runs = said.and_then(|said| said.generation);
         self.answers = true;
         self.current |= refuses || runs.is_some_and(|runs| runs >= generation);
-        self.refuses |= refuses || said.is_some_and(|said| said.state() == RunState::Refused);
-        self.first_pass_complete |= !refuses && said.is_some_and(Said::initial_pass_complete);
+        self.refuses |= refuses || said.is_some_and(|said| said.state == RunState::Refused);
+        self.first_pass_complete |= !refuses && said.is_some_and(|said| said.initial_pass_complete);
     }
 }
 
 /// The container servers that these agents name for a mapping.
 fn ring<'a>(id: &str, agents: impl Iterator<Item = &'a AgentView>) -> BTreeSet<&'a str> {
     let mut ring = BTreeSet::new();
-    let mut last: Option<Said<'a>> = None;
-    for said in agents.filter_map(|agent| agent.said(id)) {
+    let mut last: Option<&Kept> = None;
+    for said in agents.filter_map(|agent| agent.mappings.get(id)) {
         // Most agents have the same ring, which may be long.
         if !last.is_some_and(|last| last.has_same_ring(said)) {
             ring.extend(said.ring());
@@ -310,11 +204,11 @@ fn is_out(agent: &AgentView, named: &BTreeSet<&str>) -> bool {
         && !agent.servers().any(|server| named.contains(server))
 }
 
-fn add(sum: &mut Sum, agent: &AgentView, said: Said<'_>) {
+fn add(sum: &mut Sum, agent: &AgentView, said: &Kept) {
     sum.known += 1;
-    let databases = said.all().map(|report| report.databases).unwrap_or_default();
-    let has_databases = databases.open + databases.unreadable > 0;
-    match said.state() {
+    let Databases { open, unreadable } = said.databases();
+    let has_databases = open + unreadable > 0;
+    match said.state {
         RunState::Paused if has_databases => {
             sum.paused.insert(sum.paused_at_work, said.why());
             sum.paused_at_work += 1;
@@ -325,59 +219,34 @@ fn add(sum: &mut Sum, agent: &AgentView, said: Said<'_>) {
         RunState::Running if said.notices(Notice::ContainerServerSilent) => sum.cut_off.push(said.why()),
         RunState::Running | RunState::Suspended | RunState::Removing => {}
     }
-    sum.at_work += u32::from(has_databases && agent.reachable && said.state() != RunState::Paused);
-    let Some(report) = said.all() else {
-        sum.counted += 1;
-        sum.as_of = least(sum.as_of, Some(agent.as_of));
-        return;
-    };
-    let MappingReport {
-        id: _,
-        policy: _,
-        state: _,
-        reason: _,
-        message: _,
-        ring_nodes: _,
-        databases: _,
-        initial_pass_complete: _,
-        verify: _,
-        held_deletes,
-        objective,
-        handled: _,
-        remote,
-        ..
-    } = report;
-    count(sum, report, agent.as_of);
-    sum.open += databases.open;
-    sum.unreadable += databases.unreadable;
-    if let Some(batch) = held_deletes {
+    sum.at_work += u32::from(has_databases && agent.reachable && said.state != RunState::Paused);
+    count(sum, said, agent.as_of);
+    sum.open += open;
+    sum.unreadable += unreadable;
+    let Some(part) = said.part.as_deref() else { return };
+    if let Some(batch) = part.held_deletes.as_deref() {
         let batch = (batch.id.clone(), batch.rows, batch.reason.clone());
         sum.held_deletes = least(sum.held_deletes.take(), Some(batch));
     }
-    if let Some(objective) = objective {
-        *sum.objective.get_or_insert_default() += objective.rows;
+    if let Some(rows) = part.objective {
+        *sum.objective.get_or_insert_default() += rows;
     }
-    let able = remote.capabilities.iter().filter(|(_, able)| **able);
-    sum.capabilities.extend(able.map(|(name, _)| name.clone()));
-    sum.probed_at = least(sum.probed_at, remote.probed_at.as_deref().and_then(unix_seconds));
+    sum.capabilities.extend(part.capabilities().map(str::to_owned));
+    sum.probed_at = least(sum.probed_at, part.probed_at);
 }
 
 /// Adds what was counted by this time.
-fn count(sum: &mut Sum, report: &MappingReport, as_of: i64) {
-    let MappingReport {
-        pending,
-        held,
-        totals,
-        ..
-    } = report;
+fn count(sum: &mut Sum, said: &Kept, as_of: i64) {
     sum.counted += 1;
-    sum.pending += pending.rows;
-    let oldest = pending.oldest.as_deref().and_then(unix_seconds);
-    sum.oldest_pending = least(sum.oldest_pending, oldest);
-    sum.totals += *totals;
-    sum.held += held.rows;
-    sum.latest.extend(held.latest.iter().cloned());
     sum.as_of = least(sum.as_of, Some(as_of));
+    let Some(part) = said.part.as_deref() else { return };
+    let (pending, oldest) = part.pending;
+    let (held, latest) = &part.held;
+    sum.pending += pending;
+    sum.oldest_pending = least(sum.oldest_pending, oldest);
+    sum.totals += part.totals;
+    sum.held += held;
+    sum.latest.extend(latest.iter().cloned());
 }
 
 fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {

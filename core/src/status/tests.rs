@@ -1,6 +1,7 @@
 use onespace_crds::{Condition, ConditionStatus};
 use serde_json::json;
 
+use super::kept::Part;
 use super::*;
 use crate::mapping::MappingId;
 use crate::reason::PolicyFault;
@@ -48,8 +49,32 @@ fn agent(node: &str, report: MappingReport) -> AgentView {
         mappings: vec![report],
         ..Report::default()
     };
-    view.take(answer, true, NOW);
+    view.take(answer.into(), true, NOW);
     view
+}
+
+/// What an agent says of the mapping.
+fn kept(agent: &mut AgentView) -> &mut Kept {
+    agent.mappings.get_mut("a1").unwrap()
+}
+
+/// What it has of it.
+fn part(agent: &mut AgentView) -> &mut Part {
+    kept(agent).part.as_mut().unwrap()
+}
+
+/// It is in this state, for this reason.
+fn put(agent: &mut AgentView, state: RunState, reason: &str, message: &str) {
+    let kept = kept(agent);
+    kept.state = state;
+    kept.why = Some(Box::new((reason.to_owned(), message.to_owned())));
+}
+
+/// An agent that knows of these container servers in the ring.
+fn with_ring(node: &str, ring: &[&str]) -> AgentView {
+    let mut report = report(RunState::Running);
+    report.ring_nodes = ring.iter().map(|server| (*server).to_owned()).collect();
+    agent(node, report)
 }
 
 fn of(agents: &[AgentView], previous: &SyncPolicyStatus) -> SyncPolicyStatus {
@@ -72,8 +97,7 @@ fn both() -> Vec<AgentView> {
 #[test]
 fn counts_add_and_the_oldest_counts() {
     let mut agents = both();
-    let second = agents[1].mappings.get_mut("a1").unwrap();
-    second.pending.oldest = Some("2025-01-01T00:00:00Z".to_owned());
+    part(&mut agents[1]).pending.1 = crate::report::unix_seconds("2025-01-01T00:00:00Z");
     let status = of(&agents, &SyncPolicyStatus::default());
     let progress = status.progress.clone().unwrap();
     assert_eq!((progress.pending, progress.objects, progress.bytes), (6, 10, 100));
@@ -116,8 +140,7 @@ fn a_silent_agents_last_numbers_stay_and_the_policy_is_degraded() {
 fn a_silent_agent_whose_node_was_taken_out_of_the_ring_is_forgotten() {
     let mut agents = both();
     agents[1].reachable = false;
-    let ring = &mut agents[0].mappings.get_mut("a1").unwrap().ring_nodes;
-    ring.remove("10.0.0.2:6201");
+    agents[0] = with_ring("10.0.0.1:6201", &["10.0.0.1:6201"]);
     let status = of(&agents, &SyncPolicyStatus::default());
     assert_eq!(said(&status, "Degraded"), (ConditionStatus::False, "Healthy"));
     assert_eq!(status.progress.unwrap().objects, 5);
@@ -145,11 +168,7 @@ fn an_objective_is_judged_by_the_sum_of_all_agents() {
     let mut agents = both();
     let mut judged = |counts: [Option<(u64, u64)>; 2]| {
         for (agent, counts) in agents.iter_mut().zip(counts) {
-            let report = agent.mappings.get_mut("a1").unwrap();
-            report.objective = counts.map(|(good, missed)| crate::report::ObjectiveReport {
-                rows: crate::objective::Counts { good, missed },
-                since: None,
-            });
+            part(agent).objective = counts.map(|(good, missed)| crate::objective::Counts { good, missed });
         }
         let (sum, before) = (sum("a1", 2, &agents), SyncPolicyStatus::default());
         let status = status(2, Some(&valid.mapping), WHOLE, &sum, &before, NOW);
@@ -203,9 +222,12 @@ fn a_remote_that_nobody_has_tried_is_not_in_the_status() {
 #[test]
 fn a_node_whose_container_server_is_silent_is_told_while_the_others_work() {
     let mut agents = both();
-    let report = agents[1].mappings.get_mut("a1").unwrap();
-    report.reason = Some("ContainerServerSilent".to_owned());
-    report.message = Some("start it".to_owned());
+    put(
+        &mut agents[1],
+        RunState::Running,
+        "ContainerServerSilent",
+        "start it",
+    );
     let status = of(&agents, &SyncPolicyStatus::default());
     assert_eq!(
         said(&status, "Degraded"),
@@ -218,14 +240,7 @@ fn a_node_whose_container_server_is_silent_is_told_while_the_others_work() {
 #[test]
 fn an_agent_that_runs_an_older_generation_keeps_it_from_being_ready() {
     let mut agents = both();
-    agents[0]
-        .mappings
-        .get_mut("a1")
-        .unwrap()
-        .policy
-        .as_mut()
-        .unwrap()
-        .generation = 1;
+    kept(&mut agents[0]).generation = Some(1);
     let status = of(&agents, &SyncPolicyStatus::default());
     assert_eq!(said(&status, "Ready"), (ConditionStatus::False, "AgentsBehind"));
     assert_eq!(said(&status, "Reconciling").0, ConditionStatus::True);
@@ -239,7 +254,7 @@ fn without_agents_without_databases_and_without_a_way_to_the_remote_it_is_not_re
 
     let mut agents = both();
     for agent in &mut agents {
-        agent.mappings.get_mut("a1").unwrap().databases.open = 0;
+        part(agent).databases.open = 0;
     }
     let status = of(&agents, &SyncPolicyStatus::default());
     assert_eq!(said(&status, "Ready"), (ConditionStatus::False, "SourceNotFound"));
@@ -255,9 +270,7 @@ fn without_agents_without_databases_and_without_a_way_to_the_remote_it_is_not_re
     ] {
         let mut agents = both();
         for agent in &mut agents {
-            let report = agent.mappings.get_mut("a1").unwrap();
-            report.state = RunState::Paused;
-            report.reason = Some(reason.to_owned());
+            put(agent, RunState::Paused, reason, "");
         }
         let status = of(&agents, &SyncPolicyStatus::default());
         assert_eq!(said(&status, "Ready"), (ConditionStatus::False, reason));
@@ -277,11 +290,11 @@ fn without_agents_without_databases_and_without_a_way_to_the_remote_it_is_not_re
 #[test]
 fn held_deletes_wait_for_a_person_who_is_told_how_to_release_them() {
     let mut agents = both();
-    agents[1].mappings.get_mut("a1").unwrap().held_deletes = Some(crate::report::HeldDeletes {
+    part(&mut agents[1]).held_deletes = Some(Box::new(crate::report::HeldDeletes {
         id: "batch-7".to_owned(),
         rows: 70,
         reason: "MassDelete".to_owned(),
-    });
+    }));
     let status = of(&agents, &SyncPolicyStatus::default());
     assert_eq!(said(&status, "Stalled"), (ConditionStatus::True, "MassDelete"));
     let stalled = |condition: &&Condition| condition.kind == "Stalled";
@@ -369,7 +382,7 @@ fn conditions_are_written_at_once_and_numbers_when_it_is_their_turn() {
         None,
         "the time alone is nothing new"
     );
-    later[0].mappings.get_mut("a1").unwrap().totals.objects += 1;
+    part(&mut later[0]).totals.objects += 1;
     let counted = of(&later, &written);
     assert_eq!(due(&written, &counted, COUNTERS_EVERY + 4, 5), None);
     assert_eq!(
@@ -389,12 +402,13 @@ fn conditions_are_written_at_once_and_numbers_when_it_is_their_turn() {
 fn how_many_deletes_are_held_is_a_number_and_that_some_are_is_news() {
     let with = |rows: u64, id: &str, previous: &SyncPolicyStatus| {
         let mut agents = both();
-        agents[1].mappings.get_mut("a1").unwrap().held_deletes =
-            (rows > 0).then(|| crate::report::HeldDeletes {
+        part(&mut agents[1]).held_deletes = (rows > 0).then(|| {
+            Box::new(crate::report::HeldDeletes {
                 id: id.to_owned(),
                 rows,
                 reason: "DeletesHeld".to_owned(),
-            });
+            })
+        });
         of(&agents, previous)
     };
     let none = with(0, "", &SyncPolicyStatus::default());
@@ -412,9 +426,7 @@ fn how_many_deletes_are_held_is_a_number_and_that_some_are_is_news() {
         let mut agents = both();
         agents[1].node = node.to_owned();
         agents[1].reachable = false;
-        let ring = &mut agents[0].mappings.get_mut("a1").unwrap().ring_nodes;
-        ring.remove("10.0.0.2:6201");
-        ring.insert(node.to_owned());
+        agents[0] = with_ring("10.0.0.1:6201", &["10.0.0.1:6201", node]);
         of(&agents, &none)
     };
     let (one, two) = (silent("10.0.0.2:6201"), silent("10.0.0.3:6201"));
@@ -445,14 +457,14 @@ fn an_answer_with_changes_alone_leaves_the_rest() {
         mappings: vec![other],
         ..Report::default()
     };
-    view.take(changes, true, NOW);
+    view.take(changes.into(), true, NOW);
     assert_eq!(view.mappings.keys().collect::<Vec<_>>(), ["a1", "b2"]);
     assert_eq!(view.revision.as_deref(), Some("boot:2"));
     let gone = Report {
         removed: vec![crate::mapping::MappingId("a1".to_owned())],
         ..Report::default()
     };
-    view.take(gone, true, NOW);
+    view.take(gone.into(), true, NOW);
     assert_eq!(view.mappings.keys().collect::<Vec<_>>(), ["b2"]);
 }
 
@@ -481,7 +493,7 @@ fn answers_without(agent: &mut AgentView, full: bool, refuses: bool) {
         },
         ..Report::default()
     };
-    agent.take(answer, true, NOW + 5);
+    agent.take(answer.into(), true, NOW + 5);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod selection;
 mod unsupported;
 
 use std::fmt;
+use std::sync::Arc;
 
 use onespace_crds::{EncryptionType, SyncPolicy, SyncPolicySpec, Toggle};
 
@@ -76,7 +77,7 @@ impl fmt::Display for Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidPolicy {
     /// The mapping. Its `ca_bundle` is filled by [`resolve`].
-    pub mapping: Mapping,
+    pub mapping: Arc<Mapping>,
     /// Name of the Secret, in the policy's own namespace.
     pub secret: String,
     /// Name and key of the ConfigMap with certificates, in the policy's own namespace.
@@ -95,7 +96,7 @@ impl ValidPolicy {
             Some(text) => Endpoint::parse(text)?,
         };
         Some(Self {
-            mapping,
+            mapping: Arc::new(mapping),
             secret: String::new(),
             ca_bundle: None,
             endpoint,
@@ -251,7 +252,7 @@ pub fn validate(policy: &SyncPolicy) -> Result<ValidPolicy, Vec<Finding>> {
     mapping.requires = requires(&mapping);
     mapping.starts_over = identity::starts_over(&mapping);
     Ok(ValidPolicy {
-        mapping,
+        mapping: Arc::new(mapping),
         secret: secret.name.clone(),
         ca_bundle: target.ca_bundle.as_ref().map(|bundle| {
             (

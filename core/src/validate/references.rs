@@ -1,6 +1,7 @@
 //! What a policy refers to: the Secret with its credentials and the ConfigMap with certificates.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -78,7 +79,7 @@ impl<'a, T> Reference<'a, T> {
 #[derive(Clone, Debug)]
 pub struct Resolved {
     /// The mapping, with its certificates.
-    pub mapping: Mapping,
+    pub mapping: Arc<Mapping>,
     /// The credentials, under the id that the mapping names.
     pub credentials: Option<Credentials>,
     /// Everything that is missing or cannot be, so that the mapping cannot run. Values of a Secret are never quoted.
@@ -105,8 +106,9 @@ impl Resolved {
             && certificates.is_some()
             && self.runs_on_with_what_was(PolicyFault::ConfigMapUnavailable)
         {
-            self.mapping.target.ca_bundle = certificates.cloned();
-            self.mapping.state = policy.mapping.state;
+            let mapping = Arc::make_mut(&mut self.mapping);
+            mapping.target.ca_bundle = certificates.cloned();
+            mapping.state = policy.mapping.state;
         }
     }
 
@@ -147,7 +149,7 @@ pub fn resolve(
     policy: &ValidPolicy,
     secret: Option<&SecretObject>,
     config_map: Option<&ConfigMapObject>,
-) -> Result<(Mapping, Credentials), Vec<Finding>> {
+) -> Result<(Arc<Mapping>, Credentials), Vec<Finding>> {
     let Resolved {
         mapping,
         credentials,
@@ -187,10 +189,12 @@ pub fn look_up(
         let found = certificates.map(|certificates| {
             certificates.map_err(|message| Finding::new(path, PolicyFault::ConfigMapInvalid, message))
         });
-        resolved.mapping.target.ca_bundle = resolved.take(found, said);
-        if resolved.mapping.target.ca_bundle.is_none() {
-            resolved.mapping.state = MappingState::Suspended;
+        let ca_bundle = resolved.take(found, said);
+        let mapping = Arc::make_mut(&mut resolved.mapping);
+        if ca_bundle.is_none() {
+            mapping.state = MappingState::Suspended;
         }
+        mapping.target.ca_bundle = ca_bundle;
     }
     let path = "spec.target.credentials.secretRef";
     let (secret, said) = secret.look(

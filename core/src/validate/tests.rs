@@ -43,7 +43,7 @@ fn with(changes: &[(&str, Value)]) -> SyncPolicy {
 }
 
 fn valid(changes: &[(&str, Value)]) -> Mapping {
-    validate(&with(changes)).unwrap().mapping
+    Arc::unwrap_or_clone(validate(&with(changes)).unwrap().mapping)
 }
 
 fn findings(changes: &[(&str, Value)]) -> Vec<(String, PolicyFault)> {
@@ -317,7 +317,7 @@ fn triggers_are_annotations() {
         );
     };
     annotate(&mut policy, "monday");
-    let triggers = validate(&policy).unwrap().mapping.triggers;
+    let triggers = validate(&policy).unwrap().mapping.triggers.clone();
     assert_eq!(
         triggers,
         Triggers {
@@ -524,7 +524,7 @@ fn a_container_with_a_policy_of_its_own_goes_beside_its_account_wide_one() {
 fn two_policies_that_release_or_fill_one_container_clash() {
     let archive = |name: &str, bucket: &str, mode| {
         let mut candidate = candidate(name, &[("/target/bucket", json!(bucket))]);
-        candidate.policy.mapping.mode = mode;
+        Arc::make_mut(&mut candidate.policy.mapping).mode = mode;
         candidate
     };
     for (one, other, clashes) in [
@@ -578,7 +578,7 @@ fn a_loser_excludes_nobody() {
 #[test]
 fn a_conflict_does_not_name_a_policy_of_another_namespace() {
     let mut other = candidate("a", &[]);
-    other.policy.mapping.policy.namespace = "elsewhere".into();
+    Arc::make_mut(&mut other.policy.mapping).policy.namespace = "elsewhere".into();
     let conflicts = settle(vec![other, candidate("b", &[])]).1;
     assert!(!conflicts[0].message().contains("elsewhere"));
     let conflicts = settle(vec![candidate("a", &[]), candidate("b", &[])]).1;
@@ -681,7 +681,7 @@ fn certificates_come_from_the_config_map() {
         let data: BTreeMap<&str, &str> = text.map(|text| ("ca.crt", text)).into_iter().collect();
         let config_map: ConfigMapObject = serde_json::from_value(json!({"data": data})).unwrap();
         resolve(&policy, Some(&secret(&good)), Some(&config_map))
-            .map(|(mapping, _)| mapping.target.ca_bundle)
+            .map(|(mapping, _)| mapping.target.ca_bundle.clone())
             .map_err(|findings| findings[0].reason)
     };
     let pem = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";

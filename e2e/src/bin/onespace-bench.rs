@@ -187,19 +187,20 @@ async fn agents_on_nodes(options: &Options) -> Result<()> {
 
     title(&format!("While {} policies are being applied", options.policies));
     nodes.apply(&many::secret()).await?;
-    let creations = {
-        let (client, policies) = (client.clone(), options.policies);
-        tokio::spawn(async move { many::create(&client, 0..policies).await })
+    let list = many::list(0..options.policies).to_string();
+    let applied = {
+        let nodes = nodes.clone();
+        tokio::spawn(async move { nodes.apply_by_hand(&list).await })
     };
     let begun = Instant::now();
     let mut times = Vec::new();
-    while !creations.is_finished() {
+    while !applied.is_finished() {
         let number = options.changes + times.len();
         times.push(change(&client, &followed, number).await?);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let changed = options.changes + times.len();
-    creations.await??;
+    applied.await??;
     println!("applied within                     {:.1?}", begun.elapsed());
     println!("afterwards                         {}", load());
     show(&mut times);

@@ -28,7 +28,7 @@ impl Cluster {
                     files.index = bytes;
                 } else if let Some(shard) = name.strip_prefix("onespace-mappings-") {
                     assert_eq!(*key, format!("{shard}.json"));
-                    files.mappings.insert(shard.to_owned(), bytes);
+                    files.mappings.insert(shard.to_owned(), bytes.into());
                 }
             }
         }
@@ -43,7 +43,7 @@ impl Cluster {
                 .flat_map(|data| data.values())
             {
                 let bytes = STANDARD.decode(value.as_str().unwrap_or_default())?;
-                files.credentials.insert(shard.to_owned(), bytes);
+                files.credentials.insert(shard.to_owned(), bytes.into());
             }
         }
         Ok(files)

@@ -30,6 +30,13 @@ pub fn policy(number: usize) -> Value {
     })
 }
 
+/// The policies of these numbers, for kubectl.
+#[must_use]
+pub fn list(numbers: Range<usize>) -> Value {
+    let items: Vec<Value> = numbers.map(policy).collect();
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
 /// The keys of every [`policy`].
 #[must_use]
 pub fn secret() -> Value {

@@ -189,11 +189,11 @@ impl Site {
                 if name == "onespace-index" {
                     files.index = value.as_bytes().to_vec();
                 } else if let Some(shard) = name.strip_prefix("onespace-mappings-") {
-                    files.mappings.insert(shard.to_owned(), value.as_bytes().to_vec());
+                    files.mappings.insert(shard.to_owned(), value.as_bytes().into());
                 } else if let Some(shard) = name.strip_prefix("onespace-credentials-") {
                     files
                         .credentials
-                        .insert(shard.to_owned(), STANDARD.decode(value)?);
+                        .insert(shard.to_owned(), STANDARD.decode(value)?.into());
                 }
             }
         }

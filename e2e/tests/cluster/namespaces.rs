@@ -94,7 +94,7 @@ async fn ids(site: &Site) -> Result<Vec<(String, String)>> {
     let mut ids: Vec<_> = set
         .mappings
         .into_iter()
-        .map(|mapping| (mapping.policy.name, mapping.id.0))
+        .map(|mapping| (mapping.policy.name.clone(), mapping.id.0.clone()))
         .collect();
     ids.sort();
     Ok(ids)
@@ -155,7 +155,7 @@ pub async fn a_namespace_restored_from_a_dump_goes_on_where_it_was_and_sends_not
 
     site.cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
     for dump in dumps {
-        site.cluster.restore(&dump).await?;
+        site.cluster.apply_by_hand(&dump).await?;
     }
     site.install(&[]).await?;
     site.until_arrived("restored/meanwhile", "new").await?;

@@ -36,7 +36,7 @@ async fn in_files(site: &Site) -> Result<Vec<String>> {
     Ok(set
         .mappings
         .into_iter()
-        .map(|mapping| mapping.policy.name)
+        .map(|mapping| mapping.policy.name.clone())
         .collect())
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use onespace_e2e::kube::cluster::has_condition;
 use onespace_e2e::plugin::Plugin;
 use onespace_e2e::site::{NAMESPACE, Site};
 use onespace_e2e::swift::NO_HEADERS;
@@ -34,11 +33,9 @@ pub async fn who_may_view_sees_how_policies_stand_and_who_may_edit_has_all_agent
     let notes = site.install_anew(&[]).await?;
     ensure!(notes.contains("kubectl onespace status"), "{notes}");
     site.cluster.apply_text(&site.policy("plugin")).await?;
-    site.cluster
-        .until("the policy is ready", async || {
-            let policy = site.cluster.get(&["syncpol", "-n", NAMESPACE, "plugin"]).await?;
-            Ok(has_condition(&policy, "Ready").then_some(()))
-        })
+    // Ready is it as soon as one agent works: every one is to be heard.
+    site.until_condition("plugin", "Ready", "True", "Running").await?;
+    site.until_condition("plugin", "Degraded", "False", "Healthy")
         .await?;
 
     let (viewer, editor) = (person(&site, "view").await?, person(&site, "edit").await?);

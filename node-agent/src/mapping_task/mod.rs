@@ -57,7 +57,7 @@ pub enum Command {
     /// ([`Mapping::is_same_work`]). With `renewed` keys the remote is looked at anew.
     GoOn {
         /// The mapping.
-        mapping: Box<Mapping>,
+        mapping: Arc<Mapping>,
         /// The remote's keys are others.
         renewed: bool,
     },
@@ -352,7 +352,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
             },
             Command::ReleaseDeletes(batch) => state.release_deletes(&id, vec![batch], None).await,
             Command::GoOn { mapping, renewed } => {
-                self.work.mapping = Arc::from(mapping);
+                self.work.mapping = mapping;
                 if renewed {
                     // What the former keys were denied says nothing of these.
                     self.probed = None;

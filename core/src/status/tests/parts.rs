@@ -22,10 +22,6 @@ fn bystander(node: &str) -> AgentView {
     agent(node, report)
 }
 
-fn change(agent: &mut AgentView) -> &mut MappingReport {
-    agent.mappings.get_mut("a1").unwrap()
-}
-
 fn is_incomplete_and_degraded(agents: &[AgentView], missing: &str) {
     let status = of(agents, &SyncPolicyStatus::default());
     let degraded = (ConditionStatus::True, "AgentUnreachable");
@@ -98,14 +94,14 @@ fn one_agent_of_two_container_servers_stands_for_both() {
 fn the_first_pass_is_complete_when_it_is_at_every_node_that_may_have_a_part() {
     // A whole account: each node may have containers of it, and one still looks for them.
     let mut agents = both();
-    change(&mut agents[1]).databases.open = 0;
-    change(&mut agents[1]).initial_pass_complete = false;
+    part(&mut agents[1]).databases.open = 0;
+    kept(&mut agents[1]).initial_pass_complete = false;
     let complete = |agents: &[AgentView]| {
         let status = of(agents, &SyncPolicyStatus::default());
         said(&status, "InitialSyncComplete").0
     };
     assert_eq!(complete(&agents), ConditionStatus::False);
-    change(&mut agents[1]).initial_pass_complete = true;
+    kept(&mut agents[1]).initial_pass_complete = true;
     assert_eq!(
         complete(&agents),
         ConditionStatus::True,
@@ -114,7 +110,7 @@ fn the_first_pass_is_complete_when_it_is_at_every_node_that_may_have_a_part() {
 
     // One without a part has nothing to look at, or cannot.
     let mut other = bystander("10.0.0.3:6201");
-    change(&mut other).initial_pass_complete = false;
+    kept(&mut other).initial_pass_complete = false;
     agents.push(other);
     assert_eq!(complete(&agents), ConditionStatus::True);
 
@@ -138,8 +134,7 @@ fn an_agent_with_a_part_that_has_not_read_the_files_yet_is_behind_and_not_missin
 #[test]
 fn agents_without_databases_that_cannot_reach_the_remote_keep_nobody_from_being_ready() {
     let paused = |mut agent: AgentView, reason: &str| {
-        change(&mut agent).state = RunState::Paused;
-        change(&mut agent).reason = Some(reason.to_owned());
+        put(&mut agent, RunState::Paused, reason, "");
         agent
     };
     let mut agents: Vec<AgentView> = (3..6)
@@ -185,9 +180,9 @@ fn a_trigger_is_handled_when_every_agent_that_answers_and_has_a_part_says_so() {
     let handled = |agents: &[AgentView]| sum("a1", 2, agents).handled_retry;
     let mut agents = both();
     agents.push(bystander("10.0.0.3:6201"));
-    change(&mut agents[2]).handled.retry = None;
+    part(&mut agents[2]).retry = None;
     assert_eq!(handled(&agents).as_deref(), Some("t"));
-    change(&mut agents[1]).handled.retry = Some("before".to_owned());
+    part(&mut agents[1]).retry = Some("before".into());
     assert_eq!(handled(&agents), None);
     agents[1].mappings.clear();
     assert_eq!(handled(&agents), None, "it has not read the files yet");
@@ -217,7 +212,7 @@ fn little_is_kept_of_agents_without_a_part_and_it_says_the_same() {
         &|_| {},
         &|agent| agent.reachable = false,
         &|agent| drop(agent.mappings.remove("a1")),
-        &|agent| change(agent).state = RunState::Paused,
+        &|agent| kept(agent).state = RunState::Paused,
     ];
     for change_holders in ways {
         let mut little = both();
@@ -225,10 +220,9 @@ fn little_is_kept_of_agents_without_a_part_and_it_says_the_same() {
         let mut all = little.clone();
         for (report, number) in others.iter().zip(3..) {
             let view = agent(&format!("10.0.0.{number}:6201"), report.clone());
-            assert!(view.mappings.is_empty(), "all of it is kept");
+            assert!(view.mappings["a1"].part.is_none(), "more than a little is kept");
             let mut whole = view.clone();
-            whole.bystands.clear();
-            whole.mappings.insert("a1".to_owned(), report.clone());
+            *kept(&mut whole) = Kept::whole(report.clone());
             little.push(view);
             all.push(whole);
         }
@@ -253,15 +247,42 @@ fn little_is_kept_of_agents_without_a_part_and_it_says_the_same() {
         mappings: vec![report],
         ..Report::default()
     };
-    view.take(answer(report), true, NOW);
-    assert_eq!((view.mappings.len(), view.bystands.len()), (1, 0));
-    view.take(answer(others[0].clone()), true, NOW);
-    assert_eq!((view.mappings.len(), view.bystands.len()), (0, 1));
+    view.take(answer(report).into(), true, NOW);
+    assert!(kept(&mut view).part.is_some());
+    view.take(answer(others[0].clone()).into(), true, NOW);
+    assert!(kept(&mut view).part.is_none());
     let gone = Report {
         removed: vec![MappingId("a1".to_owned())],
         ..Report::default()
     };
-    view.take(gone, true, NOW);
-    assert_eq!((view.mappings.len(), view.bystands.len()), (0, 0));
-    assert!(size_of::<crate::status::Bystander>() * 10 < size_of::<MappingReport>());
+    view.take(gone.into(), true, NOW);
+    assert!(view.mappings.is_empty());
+}
+
+#[test]
+fn an_agent_that_has_nothing_of_a_policy_and_refuses_it_makes_no_number_old() {
+    let mut other = agent("10.0.0.3:6201", report(RunState::Running));
+    kept(&mut other).part = None;
+    answers_without(&mut other, false, true);
+    let mut agents = both();
+    agents.push(other);
+    for agent in &mut agents[..2] {
+        agent.as_of = NOW + 60;
+    }
+    let status = of(&agents, &SyncPolicyStatus::default());
+    let as_of = status.progress.unwrap().as_of.unwrap();
+    assert_eq!(as_of.0.as_second(), NOW + 60);
+}
+
+#[test]
+fn what_is_kept_of_a_report_is_a_fraction_of_it() {
+    let report = report(RunState::Running);
+    let ends = size_of::<Kept>() + size_of::<Part>();
+    assert!(ends * 2 < size_of::<MappingReport>(), "{ends} bytes");
+    // No map, of which each takes a kibibyte when there is anything in it.
+    let kept = Kept::of(report);
+    let part = kept.part.as_deref().unwrap();
+    assert_eq!(part.capabilities().collect::<Vec<_>>(), ["conditions"]);
+    let ring: Vec<&str> = kept.ring().collect();
+    assert_eq!(ring, ["10.0.0.1:6201", "10.0.0.2:6201"]);
 }

@@ -69,9 +69,10 @@ prop_compose! {
                 "target": {"protocol": "S3", "bucket": "b", "credentials": {"secretRef": {"name": "keys"}}},
                 "objective": {"ratio": "90%", "within": "10m", "over": "24h"}},
         });
-        let mut mapping = crate::validate::validate(&serde_json::from_value(policy).unwrap())
+        let mapping = crate::validate::validate(&serde_json::from_value(policy).unwrap())
             .unwrap()
             .mapping;
+        let mut mapping = std::sync::Arc::unwrap_or_clone(mapping);
         mapping.source.account = account;
         mapping.source.container = container;
         mapping.target.endpoint = Some(endpoint);
@@ -94,7 +95,7 @@ proptest! {
     ) {
         let mut agents = [agents.0, agents.1];
         for agent in &mut agents {
-            agent.mappings.get_mut("a1").unwrap().handled.retry = Some(token.clone());
+            part(agent).retry = Some(token.as_str().into());
         }
         let finding = |message| Finding::new("spec.target", PolicyFault::ConfigMapUnavailable, message);
         let findings: Vec<Finding> = findings.into_iter().map(finding).collect();
@@ -125,16 +126,14 @@ proptest! {
 fn what_has_room_is_told_whole() {
     let mut agents = both();
     for (agent, node) in agents.iter_mut().zip(1..) {
-        let report = agent.mappings.get_mut("a1").unwrap();
-        report.state = RunState::Paused;
-        report.reason = Some("AccessDenied".to_owned());
-        report.message = Some("may not PutObject: ask the bucket's owner. ".repeat(4));
+        let message = "may not PutObject: ask the bucket's owner. ".repeat(4);
+        put(agent, RunState::Paused, "AccessDenied", &message);
         let row = |number| HeldRow {
             object: format!("photos/{node}/{number}/{}", "x".repeat(40)),
             since: "2026-01-01T00:00:00Z".to_owned(),
             ..HeldRow::default()
         };
-        report.held.latest = (0..5).map(row).collect();
+        part(agent).held.1 = (0..5).map(row).collect();
     }
     let status = of(&agents, &SyncPolicyStatus::default());
     let failed = status.failed.unwrap().latest;

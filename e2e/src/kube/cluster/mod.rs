@@ -153,12 +153,12 @@ impl Cluster {
             .await
     }
 
-    /// `kubectl apply` of what `kubectl get -o yaml` printed once.
+    /// `kubectl apply` as a person calls it: of new objects, or of what `kubectl get -o yaml` printed once.
     ///
     /// # Errors
     /// One was refused.
-    pub async fn restore(&self, dump: &str) -> Result<String> {
-        self.run("kubectl", &["apply", "-f", "-"], dump).await
+    pub async fn apply_by_hand(&self, objects: &str) -> Result<String> {
+        self.run("kubectl", &["apply", "-f", "-"], objects).await
     }
 
     /// Runs helm and returns what it prints.
