@@ -214,15 +214,14 @@ pub(crate) fn one(value: Value) -> Result<Mapping, Refused> {
 
 /// Takes containers that have a policy of their own out of account-wide mappings, even when that policy's mapping is
 /// refused: its objects must not go elsewhere meanwhile. `own` are accounts and containers that have one.
-pub(crate) fn carve<'a, I>(mappings: &mut [Arc<Mapping>], own: impl Fn() -> I)
-where
-    I: Iterator<Item = &'a (String, String)>,
-{
+pub(crate) fn carve(mappings: &mut [Arc<Mapping>], own: &[&(String, String)]) {
     for mapping in mappings
         .iter_mut()
         .filter(|mapping| mapping.source.is_account_wide())
     {
-        let taken = own().filter(|(account, _)| *account == mapping.source.account);
+        let taken = own
+            .iter()
+            .filter(|(account, _)| *account == mapping.source.account);
         let mut carved_out: Vec<String> = taken.map(|(_, container)| container.clone()).collect();
         carved_out.sort();
         carved_out.dedup();

@@ -19,7 +19,7 @@ use crate::reason::RefuseReason;
 #[derive(Debug, Default)]
 pub struct Loader {
     mappings: BTreeMap<String, Arc<Shard>>,
-    credentials: BTreeMap<String, Arc<Keys>>,
+    credentials: BTreeMap<String, Arc<Logins>>,
 }
 
 /// One shard of mappings.
@@ -33,7 +33,7 @@ struct Shard {
 
 /// One shard of credentials.
 #[derive(Debug)]
-struct Keys {
+struct Logins {
     entry: ShardEntry,
     by_id: BTreeMap<String, Arc<Credentials>>,
 }
@@ -59,7 +59,7 @@ impl Loader {
                 .map(|(shard, _)| shard.clone())
                 .collect(),
             credentials: credentials
-                .filter(|(shard, entry)| self.keys(shard, entry).is_none())
+                .filter(|(shard, entry)| self.logins(shard, entry).is_none())
                 .map(|(shard, _)| shard.clone())
                 .collect(),
         }
@@ -72,11 +72,11 @@ impl Loader {
     pub fn load(&mut self, files: &Files) -> Result<LoadedSet, LoadError> {
         let index = load_index(&files.index)?;
         let credentials = index.credentials.iter().map(|(shard, entry)| {
-            let keys = match self.keys(shard, entry) {
-                Some(keys) => keys.clone(),
-                None => Arc::new(self.read_keys(shard, entry, files)?),
+            let logins = match self.logins(shard, entry) {
+                Some(logins) => logins.clone(),
+                None => Arc::new(self.read_logins(shard, entry, files)?),
             };
-            Ok((shard.clone(), keys))
+            Ok((shard.clone(), logins))
         });
         let credentials: BTreeMap<_, _> = credentials.collect::<Result<_, LoadError>>()?;
         let mappings = index.mappings.iter().map(|(shard, entry)| {
@@ -101,22 +101,22 @@ impl Loader {
     }
 
     /// What is known of a shard of credentials, if the index means the same. Its revision is new whenever they change.
-    fn keys(&self, shard: &str, entry: &ShardEntry) -> Option<&Arc<Keys>> {
+    fn logins(&self, shard: &str, entry: &ShardEntry) -> Option<&Arc<Logins>> {
         self.credentials.get(shard).filter(|known| known.entry == *entry)
     }
 
-    fn read_keys(&self, shard: &str, entry: &ShardEntry, files: &Files) -> Result<Keys, LoadError> {
+    fn read_logins(&self, shard: &str, entry: &ShardEntry, files: &Files) -> Result<Logins, LoadError> {
         let file = format!("credentials/{shard}.json");
         let bytes = present(&file, &files.credentials, shard)?;
         let content: CredentialShard = parse(&file, bytes)?;
         matches(&file, "revision", content.revision == entry.revision)?;
-        let known = self.credentials.get(shard).map(|keys| &keys.by_id);
+        let known = self.credentials.get(shard).map(|logins| &logins.by_id);
         let kept = |(id, new): (String, Credentials)| {
             let known = known.and_then(|known| known.get(&id));
             let same = known.filter(|known| known.is_same(&new)).cloned();
             (id, same.unwrap_or_else(|| Arc::new(new)))
         };
-        Ok(Keys {
+        Ok(Logins {
             entry: entry.clone(),
             by_id: content.credentials.into_iter().map(kept).collect(),
         })
@@ -156,7 +156,7 @@ impl Loader {
         let credentials = self.credentials.values();
         let mut set = LoadedSet {
             revision,
-            credentials: credentials.flat_map(|keys| keys.by_id.clone()).collect(),
+            credentials: credentials.flat_map(|logins| logins.by_id.clone()).collect(),
             ..LoadedSet::default()
         };
         let mut by_id: BTreeMap<&MappingId, &Arc<Mapping>> = BTreeMap::new();
@@ -175,9 +175,8 @@ impl Loader {
             }
         }
         set.mappings = by_id.into_values().cloned().collect();
-        carve(&mut set.mappings, || {
-            self.mappings.values().flat_map(|shard| &shard.own)
-        });
+        let own: Vec<_> = self.mappings.values().flat_map(|shard| &shard.own).collect();
+        carve(&mut set.mappings, &own);
         Ok(set)
     }
 }

@@ -113,6 +113,7 @@ mod tests {
         let error = reading.next(false).await.unwrap_err();
         assert!(error.to_string().contains("index.json"), "{error}");
     }
+
     #[test]
     fn a_set_that_nobody_took_is_read_again() {
         use onespace_core::load::Files;

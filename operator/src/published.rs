@@ -148,15 +148,15 @@ impl Published {
         let steps = steps(&now, &next);
         let mut written = 0;
         // Those of one kind in any order, some at a time: each takes long when the API server has much to do.
-        for kind in steps.chunk_by(|one, other| rank(one) == rank(other)) {
-            let writes: Vec<_> = kind.iter().map(|step| self.take(*step)).collect();
+        for steps in steps.chunk_by(|one, other| kind(one) == kind(other)) {
+            let writes: Vec<_> = steps.iter().map(|step| self.take(*step)).collect();
             // None is broken off because another one failed: it might arrive after the files were read anew.
             let writes = futures::stream::iter(writes).buffer_unordered(AT_ONCE);
             let outcomes: Vec<Result<(String, String), ApiError>> = writes.collect().await;
             let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-            for step in kind.iter().take(done) {
-                metrics.writes.with_label_values(&[rank(step).1]).inc();
-            }
+            let name = steps.first().map_or("", |step| kind(step).1);
+            let count = u64::try_from(done).unwrap_or(u64::MAX);
+            metrics.writes.with_label_values(&[name]).inc_by(count);
             written += done;
             for outcome in outcomes {
                 let (name, version) = outcome?;
@@ -227,8 +227,8 @@ impl Published {
     }
 }
 
-/// Whether steps may be taken together, and the name of their kind in the metrics.
-fn rank(step: &Step<'_>) -> (bool, &'static str) {
+/// The kind of a step, those of which may be taken together: whether something is written, and the kind's name in the metrics.
+fn kind(step: &Step<'_>) -> (bool, &'static str) {
     match step {
         Step::Credentials(_, bytes) => (bytes.is_some(), "credentials"),
         Step::Mappings(_, bytes) => (bytes.is_some(), "mappings"),

@@ -110,9 +110,9 @@ impl Verdicts {
         })
     }
 
-    /// Lays down every status that says something new, of those that news concern. Until agents were `heard` that is what the operator itself has
-    /// decided: without their words every policy would seem abandoned whenever a leader starts. Returns of which mappings agents are about to
-    /// say something: that is waited for a moment.
+    /// Lays down every status that says something new, of those that news concern. Until agents were `heard` that is what the
+    /// operator itself has decided: without their words every policy would seem abandoned whenever a leader starts. Returns of which
+    /// mappings agents are about to say something: that is waited for a moment.
     #[must_use]
     pub fn report(
         &self,

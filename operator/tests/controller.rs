@@ -20,8 +20,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+mod answering;
 mod api_server;
-use api_server::{Server, answer, api_server, refusal};
+use answering::answer;
+use api_server::{Server, api_server, refusal};
 
 fn scope() -> Option<String> {
     Some("swift".to_owned())

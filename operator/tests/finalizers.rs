@@ -11,8 +11,10 @@ use onespace_operator::table::Change;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+mod answering;
 mod api_server;
-use api_server::{answer, api_server, refusal};
+use answering::answer;
+use api_server::{api_server, refusal};
 
 const FINALIZER: &str = "onespace.dev/archived-data";
 

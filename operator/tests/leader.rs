@@ -14,8 +14,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+mod answering;
 mod api_server;
-use api_server::{Said, answer, api_server, refusal, serve};
+mod serving;
+use answering::answer;
+use api_server::{api_server, refusal};
+use serving::serve;
 
 /// What one Lease needs of an API server: it is made once, and changed in the version that is named alone.
 #[derive(Default)]
@@ -69,6 +73,9 @@ enum Link {
     Deaf,
 }
 
+/// Longer than any test waits.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
 struct Replica {
     leadership: Leadership,
     link: Arc<Mutex<Link>>,
@@ -81,15 +88,15 @@ impl Replica {
         let link = Arc::new(Mutex::new(Link::Up));
         let (client, server) = api_server();
         let (shared, state) = (lease.clone(), link.clone());
-        tokio::spawn(serve(server, move |method, path, body| {
+        tokio::spawn(serve(server, NEVER, move |method, path, body| {
             let link = *state.lock().unwrap();
             if link == Link::Silent {
-                return Said::Never;
+                return None;
             }
             let (status, answer) = shared.lock().unwrap().answer(method, path, &body);
             match link {
-                Link::Up => Said::Now(status, answer),
-                Link::Silent | Link::Deaf => Said::Never,
+                Link::Up => Some((status, answer)),
+                Link::Silent | Link::Deaf => None,
             }
         }));
         let end = CancellationToken::new();

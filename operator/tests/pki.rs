@@ -8,8 +8,10 @@ use kube::client::Body;
 use onespace_operator::pki::{Certificates, certificates};
 use serde_json::{Value, json};
 
+mod answering;
 mod api_server;
-use api_server::{Server, answer, api_server, refusal};
+use answering::answer;
+use api_server::{Server, api_server, refusal};
 
 /// The Secrets of a small API server.
 #[derive(Default)]

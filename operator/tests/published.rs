@@ -12,8 +12,10 @@ use onespace_operator::metrics::Metrics;
 use onespace_operator::published::{Names, Published};
 use serde_json::{Value, json};
 
+mod answering;
 mod api_server;
-use api_server::{Server, answer, api_server, refusal};
+use answering::answer;
+use api_server::{Server, api_server, refusal};
 
 fn names() -> Names {
     Names {

@@ -16,8 +16,10 @@ use onespace_operator::seen::{Event, Scopes, Seen, SeenPolicy, read_policy};
 use onespace_operator::table::Change;
 use serde_json::{Value, json};
 
+mod answering;
 mod api_server;
-use api_server::{Server, answer, api_server, refusal};
+use answering::answer;
+use api_server::{Server, api_server, refusal};
 
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";
 

@@ -22,8 +22,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod answering;
 mod api_server;
-use api_server::{Server, answer, api_server, refusal};
+use answering::answer;
+use api_server::{Server, api_server, refusal};
 
 fn wanted(generation: i64, event: &str) -> Wanted {
     Wanted {
@@ -379,17 +381,10 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
         admitted.lacking.clear();
         before.then(seen, admitted, &metrics, now)
     };
-    let decided = |seen: &mut Seen, generation: i64, exclude: &str, lacks: bool, now: Instant| {
-        put_policy(seen, generation, exclude);
-        let mut admitted = decide(seen, &References::default(), &Files::default());
-        if !lacks {
-            admitted.lacking.clear();
-        }
-        Verdicts::default().then(seen, admitted, &metrics, now)
-    };
+    let first = Verdicts::default();
     let now = Instant::now();
 
-    let verdicts = decided(&mut seen, 1, "tmp/", false, now);
+    let verdicts = after(&first, &mut seen, 1, now);
     let (_, policy) = seen.policies.iter().next().unwrap();
     let id = policy.verdict.as_ref().unwrap().mapping.id.0.clone();
     let told = |seen: &mut Seen, verdicts: &Verdicts, agents: &Agents| told(seen, verdicts, agents, &id);
@@ -400,7 +395,7 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
     );
 
     agents.take(says(&id, 1), NOW);
-    let verdicts = decided(&mut seen, 2, "tmp/", false, now);
+    let verdicts = after(&first, &mut seen, 2, now);
     assert_eq!(
         told(&mut seen, &verdicts, &agents),
         None,
@@ -410,7 +405,7 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
     assert_eq!(told(&mut seen, &verdicts, &agents).as_deref(), Some("Running"));
 
     let long_ago = now.checked_sub(Duration::from_secs(3)).unwrap();
-    let verdicts = decided(&mut seen, 3, "tmp/", false, long_ago);
+    let verdicts = after(&first, &mut seen, 3, long_ago);
     assert_eq!(
         told(&mut seen, &verdicts, &agents).as_deref(),
         Some("AgentsBehind"),
@@ -418,7 +413,7 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
     );
 
     // Neither another round nor another change makes it wait anew, until something was told.
-    let verdicts = after(&Verdicts::default(), &mut seen, 4, long_ago);
+    let verdicts = after(&first, &mut seen, 4, long_ago);
     let again = after(&verdicts, &mut seen, 4, now);
     let next = after(&again, &mut seen, 5, now);
     assert_eq!(told(&mut seen, &next, &agents).as_deref(), Some("AgentsBehind"));
@@ -426,12 +421,17 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
     assert_eq!(told(&mut seen, &next, &agents), None);
 
     // Where a person must act, no agent has anything to say.
-    let verdicts = decided(&mut seen, 7, "tmp/", true, now);
+    let as_it_is = |seen: &mut Seen, generation: i64, exclude: &str| {
+        put_policy(seen, generation, exclude);
+        let admitted = decide(seen, &References::default(), &Files::default());
+        first.then(seen, admitted, &metrics, now)
+    };
+    let verdicts = as_it_is(&mut seen, 7, "tmp/");
     assert_eq!(
         told(&mut seen, &verdicts, &agents).as_deref(),
         Some("SecretUnavailable")
     );
-    let verdicts = decided(&mut seen, 8, "(", false, now);
+    let verdicts = as_it_is(&mut seen, 8, "(");
     assert_eq!(
         told(&mut seen, &verdicts, &agents).as_deref(),
         Some("NotAccepted")

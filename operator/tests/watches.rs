@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 mod api_server;
-use api_server::{Said, api_server, refusal, serve};
+mod serving;
+use api_server::{api_server, refusal};
+use serving::serve;
 
 /// How the API server answers for the namespace `tenant`.
 #[derive(Clone, Copy, PartialEq)]
@@ -26,8 +28,8 @@ enum Tenant {
     Listed,
 }
 
-fn list(items: &[Value]) -> Said {
-    Said::Now(200, json!({"metadata": {"resourceVersion": "1"}, "items": items}))
+fn list(items: &[Value]) -> Option<(u16, Value)> {
+    Some((200, json!({"metadata": {"resourceVersion": "1"}, "items": items})))
 }
 
 fn policy() -> Value {
@@ -54,7 +56,7 @@ impl World {
         let state = tenant.clone();
         let lists = Arc::new(AtomicUsize::new(0));
         let count = lists.clone();
-        tokio::spawn(serve(server, move |_, path, _| {
+        tokio::spawn(serve(server, Duration::from_secs(60), move |_, path, _| {
             let state = *state.lock().unwrap();
             let is_watch = path.contains("watch=");
             let of_tenant = path.contains("/namespaces/tenant/");
@@ -62,10 +64,10 @@ impl World {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             match (of_tenant, state) {
-                (true, Tenant::Listed) if is_watch => Said::Now(403, refusal(403)),
-                (true, Tenant::Refused) => Said::Now(403, refusal(403)),
-                (true, Tenant::Broken) => Said::Now(500, refusal(500)),
-                _ if is_watch => Said::Nothing,
+                (true, Tenant::Listed) if is_watch => Some((403, refusal(403))),
+                (true, Tenant::Refused) => Some((403, refusal(403))),
+                (true, Tenant::Broken) => Some((500, refusal(500))),
+                _ if is_watch => None,
                 (true, Tenant::Shown | Tenant::Listed) if path.contains("syncpolicies") => list(&[policy()]),
                 _ if path.contains("/api/v1/namespaces?") => {
                     let namespaces = ["swift", "tenant"].map(|name| json!({"metadata": {"name": name}}));

@@ -1,6 +1,8 @@
 //! Whose agents count: those that the ring gives a part, and no others.
 
+use super::answers::answers_without;
 use super::*;
+use crate::mapping::MappingId;
 
 /// What is said, with as many agents as the ring has container servers and some more.
 fn numbers(agents: &[AgentView]) -> (Option<u32>, u32, u32) {
