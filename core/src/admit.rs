@@ -38,6 +38,8 @@ pub struct Admitted {
     pub mappings: Vec<Arc<Mapping>>,
     /// Their credentials by the id that they name, as far as they are there.
     pub credentials: BTreeMap<String, Credentials>,
+    /// Those that are not among the mappings yet, because it is not their shard's turn.
+    pub waiting: BTreeSet<PolicyKey>,
     /// Why the others are not accepted.
     pub refused: BTreeMap<PolicyKey, Finding>,
     /// What is missing for those that are.
@@ -46,9 +48,13 @@ pub struct Admitted {
     pub outdated: BTreeMap<PolicyKey, Vec<Finding>>,
 }
 
-/// The policies that are among the mappings: each by mapping, namespace and name.
+/// The policies that are among the mappings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Incumbents(BTreeSet<(String, String, String)>);
+pub struct Incumbents {
+    /// By mapping.
+    mappings: BTreeMap<String, PolicyKey>,
+    policies: BTreeSet<PolicyKey>,
+}
 
 impl Incumbents {
     /// Those in the files that agents have. What cannot be read counts as absent.
@@ -58,28 +64,42 @@ impl Incumbents {
         let shards = files.mappings.values();
         let mappings = shards
             .filter_map(|bytes| serde_json::from_slice::<MappingShard>(bytes).ok())
-            .flat_map(|shard| shard.mappings);
-        Self(
-            mappings
-                .filter_map(|mapping| {
-                    Some((
-                        text(&mapping, "/id")?,
-                        text(&mapping, "/policy/namespace")?,
-                        text(&mapping, "/policy/name")?,
-                    ))
-                })
-                .collect(),
-        )
+            .flat_map(|shard| shard.mappings)
+            .filter_map(|mapping| {
+                let policy = (
+                    text(&mapping, "/policy/namespace")?,
+                    text(&mapping, "/policy/name")?,
+                );
+                Some((text(&mapping, "/id")?, policy))
+            });
+        Self::from_iter(mappings)
+    }
+
+    /// Those of these mappings.
+    #[must_use]
+    pub fn among(mappings: &[Arc<Mapping>]) -> Self {
+        let mappings = mappings.iter();
+        mappings
+            .map(|mapping| (mapping.id.0.clone(), key(mapping)))
+            .collect()
+    }
+
+    /// Whether neither this mapping nor another one of its policy is among them.
+    #[must_use]
+    pub fn is_new(&self, mapping: &Mapping) -> bool {
+        !self.mappings.contains_key(&mapping.id.0) && !self.policies.contains(&key(mapping))
     }
 
     fn has(&self, mapping: &Mapping) -> bool {
-        let policy = &mapping.policy;
-        let key = (
-            mapping.id.0.clone(),
-            policy.namespace.clone(),
-            policy.name.clone(),
-        );
-        self.0.contains(&key)
+        self.mappings.get(&mapping.id.0) == Some(&key(mapping))
+    }
+}
+
+impl FromIterator<(String, PolicyKey)> for Incumbents {
+    fn from_iter<I: IntoIterator<Item = (String, PolicyKey)>>(mappings: I) -> Self {
+        let mappings: BTreeMap<String, PolicyKey> = mappings.into_iter().collect();
+        let policies = mappings.values().cloned().collect();
+        Self { mappings, policies }
     }
 }
 
@@ -206,10 +226,11 @@ fn in_a_file(value: &impl serde::Serialize) -> usize {
     text.len() + 4 * lines + 2
 }
 
-fn key(mapping: &Mapping) -> PolicyKey {
+/// The policy of a mapping.
+pub(crate) fn key(mapping: &Mapping) -> PolicyKey {
     (mapping.policy.namespace.clone(), mapping.policy.name.clone())
 }
 
 #[cfg(test)]
 #[path = "admit_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use super::*;
 use crate::shard::fold;
 use crate::validate::{ConfigMapObject, Reference, SecretObject, look_up, validate};
 
-fn policy(namespace: &str, name: &str, container: &str, prefix: &str) -> ValidPolicy {
+pub(crate) fn policy(namespace: &str, name: &str, container: &str, prefix: &str) -> ValidPolicy {
     let policy = json!({
         "apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy",
         "metadata": {"name": name, "namespace": namespace},
@@ -32,7 +32,7 @@ fn certificates() -> ConfigMapObject {
     serde_json::from_value(json!({"data": {"ca.crt": text}})).unwrap()
 }
 
-fn applicant(policy: &ValidPolicy) -> Applicant<'_> {
+pub(crate) fn applicant(policy: &ValidPolicy) -> Applicant<'_> {
     Applicant {
         policy,
         resolved: look_up(

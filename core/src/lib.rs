@@ -30,4 +30,5 @@ pub mod select;
 pub mod shard;
 pub mod status;
 pub mod timestamp;
+pub mod turns;
 pub mod validate;

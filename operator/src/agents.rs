@@ -24,6 +24,19 @@ pub struct News {
     of: BTreeSet<String>,
 }
 
+/// Whether an agent runs a revision of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It does.
+    Yes,
+    /// It runs another one.
+    NotYet,
+    /// It runs another one, and what it has seen since were not whole files: they were being written.
+    Failed,
+    /// It does not answer.
+    Unknown,
+}
+
 impl News {
     /// Of every mapping.
     #[must_use]
@@ -118,11 +131,15 @@ impl Agents {
         self.awaited.is_empty()
     }
 
-    /// Whether an agent answers and runs this revision of the files.
+    /// What is known of an agent and this revision of the files.
     #[must_use]
-    pub fn runs(&self, agent: &str, revision: &str) -> bool {
-        let view = self.views.get(agent);
-        view.is_some_and(|view| view.reachable && view.config_revision == revision)
+    pub fn has_taken(&self, agent: &str, revision: &str) -> Taken {
+        match self.views.get(agent).filter(|view| view.reachable) {
+            None => Taken::Unknown,
+            Some(view) if view.config_revision == revision => Taken::Yes,
+            Some(view) if view.failed_to_load => Taken::Failed,
+            Some(_) => Taken::NotYet,
+        }
     }
 
     /// All views.
@@ -267,9 +284,10 @@ mod tests {
         assert!(agents.is_complete());
         agents.expect(&asked);
         agents.take(update(Ok(Report::default())), 1);
-        assert!(agents.runs("a", ""));
+        assert_eq!(agents.has_taken("a", ""), Taken::Yes);
+        assert_eq!(agents.has_taken("a", "r1"), Taken::NotYet);
         agents.expect(&BTreeMap::new());
-        assert!(!agents.runs("a", ""));
+        assert_eq!(agents.has_taken("a", ""), Taken::Unknown);
         assert_eq!(agents.views().count(), 1, "its last words stay");
     }
 

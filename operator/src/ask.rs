@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
@@ -14,10 +14,17 @@ use onespace_core::status::Page;
 use onespace_stores::causes::causes;
 use onespace_stores::mutual_tls::{self, AgentConnector, Identity, TlsError};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How often an agent is asked. An agent at which nothing changed answers in a few hundred bytes.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How often an agent is asked that is about to run new files.
+const HURRY: Duration = Duration::from_millis(250);
+
+/// How long an agent counts as about to.
+const ABOUT: Duration = Duration::from_secs(3);
 
 /// An answer must be there by then.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,11 +48,15 @@ pub struct Update {
     pub answer: Result<Vec<Page>, String>,
 }
 
+/// A revision of the files, and since when agents may run it.
+type Wanted = Option<(String, Instant)>;
+
 type HttpClient = Client<AgentConnector, Empty<Bytes>>;
 
 /// All agents that are asked.
 pub struct Asking {
     client: watch::Sender<Arc<HttpClient>>,
+    wanted: watch::Sender<Wanted>,
     updates: mpsc::Sender<Update>,
     tasks: BTreeMap<String, (String, AbortOnDropHandle<()>)>,
 }
@@ -59,6 +70,7 @@ impl Asking {
         let client = Arc::new(client(mutual_tls::unknown_client()?)?);
         Ok(Self {
             client: watch::Sender::new(client),
+            wanted: watch::Sender::new(None),
             updates,
             tasks: BTreeMap::new(),
         })
@@ -74,6 +86,17 @@ impl Asking {
         Ok(())
     }
 
+    /// From now on agents may run this revision of the files: those that do not are asked more often for a moment.
+    pub fn expect(&self, revision: &str) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = wanted.as_ref().is_none_or(|(before, _)| before != revision);
+            if is_new {
+                *wanted = Some((revision.to_owned(), Instant::now()));
+            }
+            is_new
+        });
+    }
+
     /// Asks these agents and no others: by what each is known, and its URL.
     pub fn follow(&mut self, agents: &BTreeMap<String, String>) {
         self.tasks
@@ -82,6 +105,7 @@ impl Asking {
             if !self.tasks.contains_key(agent) {
                 let task = ask(
                     self.client.subscribe(),
+                    self.wanted.subscribe(),
                     agent.clone(),
                     url.clone(),
                     self.updates.clone(),
@@ -100,22 +124,32 @@ fn client(config: rustls::ClientConfig) -> Result<HttpClient, TlsError> {
 
 async fn ask(
     client: watch::Receiver<Arc<HttpClient>>,
+    mut wanted: watch::Receiver<Wanted>,
     agent: String,
     url: String,
     updates: mpsc::Sender<Update>,
 ) {
-    let mut turns = tokio::time::interval(EVERY);
-    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut turn = Instant::now();
     let mut since: Option<String> = None;
     let mut failures = 0;
     loop {
-        turns.tick().await;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(turn) => break,
+                Ok(()) = wanted.changed() => turn = turn.min(Instant::now() + HURRY),
+            }
+        }
         let client = client.borrow().clone();
         let begun = Instant::now();
+        turn = begun + EVERY;
         let answer = match pages(&client, &url, since.as_deref()).await {
             Ok(pages) => {
                 failures = 0;
                 since = pages.first().map(|page| page.revision.clone());
+                let runs = pages.first().map(|page| page.config_revision.as_str());
+                if is_about_to(&wanted.borrow_and_update(), runs) {
+                    turn = begun + HURRY;
+                }
                 Ok(pages)
             }
             Err(why) => {
@@ -136,6 +170,14 @@ async fn ask(
             return;
         }
     }
+}
+
+/// Whether an agent that runs this revision is about to run another one.
+fn is_about_to(wanted: &Wanted, runs: Option<&str>) -> bool {
+    let new = wanted
+        .as_ref()
+        .filter(|(revision, _)| Some(revision.as_str()) != runs);
+    new.is_some_and(|(_, since)| since.elapsed() < ABOUT)
 }
 
 async fn pages(client: &HttpClient, url: &str, since: Option<&str>) -> Result<Vec<Page>, String> {

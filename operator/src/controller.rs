@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use onespace_core::admit::Incumbents;
 use onespace_core::load::load_index;
 use onespace_core::shard::{FoldError, fold};
+use onespace_core::turns::Turns;
 use onespace_stores::mutual_tls::Identity;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::agents::{Agents, News};
+use crate::agents::{Agents, News, Taken};
 use crate::api::ApiError;
 use crate::ask::{Asking, Update};
 use crate::decide::{decide, wanted};
@@ -30,6 +32,13 @@ use crate::verdicts::{JITTER, Verdicts, count_conditions};
 
 /// From the end of a round to the next one: at most one write per file in this time.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
+
+/// So long the next round waits for agents that do not run the files of the last one: a kubelet that reads them while they are
+/// written gives its agent a mixture, which that does not load.
+const SETTLE: Duration = Duration::from_millis(1_500);
+
+/// How often is looked which agents' kubelets are to be told of files now.
+const NUDGE: Duration = Duration::from_millis(250);
 
 /// The wait after a round that failed, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -99,10 +108,12 @@ pub struct Controller {
 #[derive(Default)]
 pub struct Made {
     references: References,
-    published: Option<Published>,
+    /// The files, and whose they are.
+    published: Option<(Published, Incumbents)>,
     /// The revision of the files.
     revision: Option<String>,
     pokes: Pokes,
+    turns: Turns,
     finalizing: Finalizing,
     verdicts: Verdicts,
     rounds: u64,
@@ -126,8 +137,14 @@ impl Controller {
         let mut ticks: u64 = 0;
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut nudge = tokio::time::interval(NUDGE);
+        nudge.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let wait = due.filter(|_| leads && self.seen.is_complete());
+            let wait = wait.map(|due| match last_round {
+                Some(last) if self.are_about_to_load() => due.max(last + SETTLE),
+                _ => due,
+            });
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 event = self.events.recv() => {
@@ -182,11 +199,11 @@ impl Controller {
                     };
                     last_round = Some(Instant::now());
                     due = match outcome {
-                        Ok(complete) => {
+                        Ok(again) => {
                             backoff = BACKOFF.0;
                             self.metrics.rounds.with_label_values(&["done"]).inc();
                             self.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
-                            (!complete).then(|| Instant::now() + RETRY)
+                            again.map(|pause| Instant::now() + pause)
                         }
                         Err(error) => {
                             self.metrics.rounds.with_label_values(&["failed"]).inc();
@@ -197,10 +214,10 @@ impl Controller {
                         }
                     };
                 }
+                _ = nudge.tick(), if leads => self.poke(),
                 _ = tick.tick() => {
                     ticks += 1;
                     if leads {
-                        self.poke();
                         let changes = finalize::changes(&self.seen, &self.agents);
                         self.made.finalizing.carry_out(&self.client, changes);
                     }
@@ -260,7 +277,7 @@ impl Controller {
                 // An echo of our own write is nothing new.
                 let published = self.made.published.as_ref();
                 effect.outputs =
-                    published.is_none_or(|published| published.is_outdated(&key.1, version.as_ref()));
+                    published.is_none_or(|(published, _)| published.is_outdated(&key.1, version.as_ref()));
                 if effect.outputs && self.made.published.take().is_some() {
                     tracing::info!(name = key.1, "was changed by someone else: files are read anew");
                 }
@@ -277,11 +294,16 @@ impl Controller {
         effect
     }
 
-    /// One round: fetch, decide, fold, publish, poke, report. Returns whether everything could be got.
-    async fn round(&mut self) -> Result<bool, RoundError> {
-        let published = match self.made.published.take() {
-            Some(published) => published,
-            None => Published::read(self.client.clone(), self.names.clone()).await?,
+    /// One round: fetch, decide, fold, publish, poke, report. Returns after which pause another one is due whatever is seen: policies wait for
+    /// their turn, or something could not be got.
+    async fn round(&mut self) -> Result<Option<Duration>, RoundError> {
+        let (published, incumbents) = match self.made.published.take() {
+            Some(known) => known,
+            None => {
+                let published = Published::read(self.client.clone(), self.names.clone()).await?;
+                let incumbents = Incumbents::of(published.files());
+                (published, incumbents)
+            }
         };
         let Seen {
             secrets, config_maps, ..
@@ -292,7 +314,11 @@ impl Controller {
             .references
             .refresh(&self.client, &wanted, secrets, config_maps)
             .await;
-        let admitted = decide(&self.seen, &self.made.references, published.files());
+        let Made {
+            references, turns, ..
+        } = &mut self.made;
+        let admitted = decide(&self.seen, references, published.files(), &incumbents, turns);
+        drop(incumbents);
         self.made.rounds += 1;
         let fresh = format!("{}-{}", self.boot, self.made.rounds);
         let files = fold(
@@ -302,17 +328,30 @@ impl Controller {
             &fresh,
         )?;
         let revision = load_index(&files.index).ok().map(|index| index.revision);
+        let begun = Instant::now();
         let (published, written) = published.replace(files, &self.metrics).await?;
+        let took = begun.elapsed();
+        self.made.turns.wrote(written, took);
+        let waiting = admitted.waiting.len();
         if written > 0 {
-            tracing::info!(written, mappings = admitted.mappings.len(), "files written");
+            tracing::info!(
+                written,
+                mappings = admitted.mappings.len(),
+                waiting,
+                "files written in {took:.1?}"
+            );
         }
-        self.made.published = Some(published);
+        self.made.published = Some((published, Incumbents::among(&admitted.mappings)));
         self.made.revision = revision;
         self.poke();
         let now = std::time::Instant::now();
         self.made.verdicts = self.made.verdicts.then(&self.seen, admitted, &self.metrics, now);
-        self.report(&News::of_all());
-        Ok(failures == 0)
+        self.report(&self.made.verdicts.news().clone());
+        Ok(match (failures, waiting) {
+            (_, 1..) => Some(ROUND_EVERY),
+            (1.., _) => Some(RETRY),
+            (0, 0) => None,
+        })
     }
 
     /// Asks the agents that there are, and tells their kubelets of the files.
@@ -326,12 +365,25 @@ impl Controller {
         self.poke();
     }
 
+    /// Whether an agent in a pod answers, and does not run the newest files yet.
+    fn are_about_to_load(&self) -> bool {
+        let Some(revision) = &self.made.revision else {
+            return false;
+        };
+        let mut pods = self.seen.pods.iter();
+        pods.any(|(_, pod)| {
+            let taken = self.agents.has_taken(&pod.node, revision);
+            matches!(taken, Taken::NotYet | Taken::Failed)
+        })
+    }
+
     /// Makes the agents' kubelets look where there are files that their agents do not run.
     fn poke(&mut self) {
         let Made { revision, pokes, .. } = &mut self.made;
         if let Some(revision) = revision {
-            let runs = |pod: &SeenPod| self.agents.runs(&pod.node, revision);
-            pokes.poke(&self.client, &self.seen.pods, revision, runs);
+            let taken = |pod: &SeenPod| self.agents.has_taken(&pod.node, revision);
+            pokes.poke(&self.client, &self.seen.pods, revision, taken);
+            self.asking.expect(revision);
         }
     }
 
@@ -349,10 +401,11 @@ impl Controller {
         let waited = self.made.since.is_none_or(|since| since.elapsed() > FIRST_WORDS);
         let heard = waited || self.agents.is_complete();
         self.agents.count(&self.metrics, self.made.revision.as_deref());
-        self.made.awaited =
-            self.made
-                .verdicts
-                .report(&mut self.seen, &self.agents, news, heard, &self.desk, unix_now());
+        let Made {
+            verdicts, awaited, ..
+        } = &mut self.made;
+        let still = verdicts.report(&mut self.seen, &self.agents, news, heard, &self.desk, unix_now());
+        *awaited = std::mem::take(awaited).and(still);
         let policies = self.seen.policies.iter();
         count_conditions(policies.map(|(_, policy)| policy.status.as_ref()), &self.metrics);
     }

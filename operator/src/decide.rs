@@ -7,6 +7,7 @@ use onespace_core::admit::{Admitted, Applicant, Incumbents, SHARD_ROOM, admit};
 use onespace_core::credentials::{CredentialShard, Credentials};
 use onespace_core::load::Files;
 use onespace_core::mapping::{Mapping, MappingId, MappingShard};
+use onespace_core::turns::Turns;
 use onespace_core::validate::{Resolved, ValidPolicy, look_up};
 
 use crate::fetch::{References, Wanted};
@@ -19,9 +20,15 @@ pub fn wanted(seen: &Seen) -> Wanted {
     Wanted::by(granted.map(|(_, policy)| policy))
 }
 
-/// Decides. `files` are those that agents have.
+/// Decides. `files` are those that agents have, with the mappings of these `incumbents`; new policies take `turns`.
 #[must_use]
-pub fn decide(seen: &Seen, references: &References, files: &Files) -> Admitted {
+pub fn decide(
+    seen: &Seen,
+    references: &References,
+    files: &Files,
+    incumbents: &Incumbents,
+    turns: &mut Turns,
+) -> Admitted {
     let before = LazyCell::new(|| Before::in_files(files));
     let hidden = match seen.unreadable().next() {
         Some(_) => before.hidden(seen),
@@ -55,7 +62,9 @@ pub fn decide(seen: &Seen, references: &References, files: &Files) -> Admitted {
         granted: seen.is_granted(policy),
     });
     let applicants = applicants.chain(hidden).collect();
-    admit(applicants, &Incumbents::of(files), SHARD_ROOM)
+    let mut admitted = admit(applicants, incumbents, SHARD_ROOM);
+    turns.take(&mut admitted, incumbents);
+    admitted
 }
 
 /// Policies that may become mappings, as far as one object shows.

@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::agents::Taken;
 use crate::api::{FIELD_MANAGER, within};
 use crate::seen::SeenPod;
 use crate::table::{Key, Table};
@@ -31,6 +32,9 @@ const ECHO: Duration = Duration::from_secs(5);
 /// kubelet may see the poke before it sees the files, and then looks at those from before. Until then an agent has been asked.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(300));
 
+/// A pod whose agent has seen files of two revisions is told again at once, but only so many times in a row.
+const MIXED: u32 = 4;
+
 /// Which pods were poked for what, and when.
 #[derive(Debug, Default)]
 pub struct Pokes {
@@ -47,18 +51,18 @@ struct Poke {
 
 impl Pokes {
     /// Tells every pod of this revision that was not told of it, and again those whose agents do not run it though they
-    /// can be asked. `runs` says who does.
+    /// can be asked. `taken` says who does.
     pub fn poke(
         &mut self,
         client: &Client,
         pods: &Table<SeenPod>,
         revision: &str,
-        runs: impl Fn(&SeenPod) -> bool,
+        taken: impl Fn(&SeenPod) -> Taken,
     ) {
         if self.under_way.as_ref().is_some_and(|pokes| !pokes.is_finished()) {
             return;
         }
-        let due = self.due(pods, revision, runs, Instant::now());
+        let due = self.due(pods, revision, taken, Instant::now());
         if due.is_empty() {
             return;
         }
@@ -79,14 +83,15 @@ impl Pokes {
         &mut self,
         pods: &Table<SeenPod>,
         revision: &str,
-        runs: impl Fn(&SeenPod) -> bool,
+        taken: impl Fn(&SeenPod) -> Taken,
         now: Instant,
     ) -> Vec<(Key, String)> {
         self.last.retain(|key, _| pods.get(key).is_some());
         let mut due = Vec::new();
         for (key, pod) in pods.iter() {
             let told = pod.poke.as_deref().is_some_and(|poke| is_of(poke, revision));
-            if told && (pod.url.is_none() || runs(pod)) {
+            let taken = taken(pod);
+            if told && (pod.url.is_none() || taken == Taken::Yes) {
                 continue;
             }
             let last = self.last.get(key);
@@ -108,7 +113,11 @@ impl Pokes {
                 None if since.is_some_and(|since| since < EVERY) => continue,
                 None => 0,
                 Some(last) => {
-                    let wait = if told { backoff(last.tries) } else { ECHO };
+                    let wait = match taken {
+                        _ if !told => ECHO,
+                        Taken::Failed if last.tries < MIXED => EVERY,
+                        _ => backoff(last.tries),
+                    };
                     if since.is_some_and(|since| since < wait) {
                         continue;
                     }
@@ -190,8 +199,12 @@ mod tests {
         }
 
         fn told(&mut self, revision: &str, runs: bool, millis: u64) -> Option<String> {
+            self.told_as(revision, if runs { Taken::Yes } else { Taken::NotYet }, millis)
+        }
+
+        fn told_as(&mut self, revision: &str, taken: Taken, millis: u64) -> Option<String> {
             let now = self.start + Duration::from_millis(millis);
-            let due = self.pokes.due(&self.pods, revision, |_| runs, now);
+            let due = self.pokes.due(&self.pods, revision, |_| taken, now);
             due.into_iter().next().map(|(_, value)| value)
         }
     }
@@ -231,6 +244,23 @@ mod tests {
                 .is_some()
         });
         assert!(tries.count() < 300, "once in five minutes at most, in the end");
+    }
+
+    #[test]
+    fn a_pod_whose_agent_saw_files_of_two_revisions_is_told_again_soon_but_not_for_ever() {
+        let mut world = World::new();
+        assert_eq!(world.told("r1", false, 0).as_deref(), Some("r1"));
+        world.shows(Some("r1"));
+        assert_eq!(world.told_as("r1", Taken::Failed, 400), None);
+        assert_eq!(world.told_as("r1", Taken::Failed, 500).as_deref(), Some("r1.1"));
+        world.shows(Some("r1.1"));
+        let tries = (5..600).filter(|tenth| {
+            world
+                .told_as("r1", Taken::Failed, 100 * tenth)
+                .inspect(|poke| world.shows(Some(poke)))
+                .is_some()
+        });
+        assert!(tries.count() < 6, "its files are broken, not being written");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Every write names the version that it replaces. So a leader that lost its Lease without noticing, or a person's edit,
 //! is noticed instead of mixed with ours: the files are then read anew.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use futures::StreamExt as _;
@@ -169,62 +170,79 @@ impl Published {
 
     /// Writes one of them. Returns its name, and its version from now on.
     async fn take(&self, step: Step<'_>) -> Result<(String, String), ApiError> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match step {
             Step::Mappings(shard, bytes) => {
-                let object = self.config_map(&format!("{MAPPINGS}{shard}"), &file(shard), bytes);
-                self.apply(&object, object.metadata.name.clone()).await
+                let name = format!("{MAPPINGS}{shard}");
+                self.write::<ConfigMap, _>(name, file(shard), bytes.map(text))
+                    .await
             }
             Step::Index(bytes) => {
-                let object = self.config_map(INDEX, INDEX_KEY, Some(bytes));
-                self.apply(&object, object.metadata.name.clone()).await
+                let (name, key) = (INDEX.to_owned(), INDEX_KEY.to_owned());
+                self.write::<ConfigMap, _>(name, key, Some(text(bytes))).await
             }
             Step::Credentials(shard, bytes) => {
-                let data = bytes.map(|bytes| BTreeMap::from([(file(shard), ByteString(bytes.to_vec()))]));
-                let object = Secret {
-                    metadata: self.metadata(&format!("{CREDENTIALS}{shard}")),
-                    data,
-                    ..Secret::default()
-                };
-                self.apply(&object, object.metadata.name.clone()).await
+                let name = format!("{CREDENTIALS}{shard}");
+                let bytes = bytes.map(|bytes| ByteString(bytes.to_vec()));
+                self.write::<Secret, _>(name, file(shard), bytes).await
             }
         }
     }
 
-    fn config_map(&self, name: &str, key: &str, bytes: Option<&[u8]>) -> ConfigMap {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        ConfigMap {
-            metadata: self.metadata(name),
-            data: bytes.map(|bytes| BTreeMap::from([(key.to_owned(), text(bytes))])),
-            ..ConfigMap::default()
-        }
-    }
-
-    fn metadata(&self, name: &str) -> ObjectMeta {
-        ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(self.names.namespace.clone()),
-            labels: Some(BTreeMap::from([label()])),
-            resource_version: self.versions.get(name).cloned(),
-            ..ObjectMeta::default()
-        }
-    }
-
-    async fn apply<K>(&self, object: &K, name: Option<String>) -> Result<(String, String), ApiError>
+    /// Has the object hold this under its key, or nothing.
+    async fn write<K, T>(
+        &self,
+        name: String,
+        key: String,
+        content: Option<T>,
+    ) -> Result<(String, String), ApiError>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
             + Clone
             + std::fmt::Debug
-            + Serialize
             + DeserializeOwned,
+        T: Serialize + std::fmt::Debug,
     {
-        let name = name.unwrap_or_default();
+        let version = self.versions.get(&name).cloned();
+        let known = version.is_some();
+        let object = Object {
+            api_version: K::api_version(&()),
+            kind: K::kind(&()),
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(self.names.namespace.clone()),
+                labels: Some(BTreeMap::from([label()])),
+                resource_version: version,
+                ..ObjectMeta::default()
+            },
+            data: BTreeMap::from([(key, content)]),
+        };
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.names.namespace);
-        let manager = PatchParams::apply(FIELD_MANAGER).force();
-        let patch = Patch::Apply(object);
-        let written = within(api.patch_metadata(&name, &manager, &patch)).await?;
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            force: !known,
+            ..PatchParams::default()
+        };
+        // An API server reads what is applied as YAML, which takes it far longer; but what is applied may be absent, or
+        // there without our label.
+        let patch = match known {
+            true => Patch::Merge(&object),
+            false => Patch::Apply(&object),
+        };
+        let written = within(api.patch_metadata(&name, &params, &patch)).await?;
         let version = written.metadata.resource_version.unwrap_or_default();
         Ok((name, version))
     }
+}
+
+/// One of our objects, as it is written. A key without a content goes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<T> {
+    api_version: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    metadata: ObjectMeta,
+    data: BTreeMap<String, Option<T>>,
 }
 
 /// The kind of a step, those of which may be taken together: whether something is written, and the kind's name in the metrics.

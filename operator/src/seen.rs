@@ -52,6 +52,13 @@ pub struct SeenPolicy {
 }
 
 impl SeenPolicy {
+    /// The id of its mapping; empty if it is not valid.
+    #[must_use]
+    pub fn mapping_id(&self) -> &str {
+        let valid = self.verdict.as_ref().ok();
+        valid.map_or("", |valid| &valid.mapping.id.0)
+    }
+
     /// What is to be done about the finalizer. `released`: agents report that rows were released.
     #[must_use]
     pub fn finalizer(&self, released: bool) -> FinalizerStep {

@@ -29,7 +29,11 @@ const COUNTED: [&str; 4] = ["Ready", "Stalled", "Degraded", "ObjectiveMet"];
 
 /// The verdicts of the last round.
 #[derive(Debug, Default)]
-pub struct Verdicts(BTreeMap<Key, Verdict>);
+pub struct Verdicts {
+    all: BTreeMap<Key, Verdict>,
+    /// Of which mappings, by id, these verdicts say something else than those before.
+    news: News,
+}
 
 /// The verdict on one generation of a policy. What is wrong with the policy alone stands with the policy.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ struct Verdict {
 }
 
 /// What a mapping refers to and does not have.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Lacks {
     /// It does not run without.
     lacking: Vec<Finding>,
@@ -60,8 +64,11 @@ impl Verdicts {
             mut refused,
             mut lacking,
             mut outdated,
+            waiting,
         } = admitted;
-        let verdicts = seen.policies.iter().map(|(key, policy)| {
+        let mut news = News::default();
+        let decided = seen.policies.iter().filter(|(key, _)| !waiting.contains(*key));
+        let verdicts = decided.map(|(key, policy)| {
             let admitted = match refused.remove(key) {
                 Some(finding) => Err(finding),
                 None => Ok(Lacks {
@@ -72,7 +79,10 @@ impl Verdicts {
             let generation = policy.generation;
             // A policy that changes again and again is told of, too.
             let told = policy.status.observed_generation;
-            let before = self.0.get(key);
+            let before = self.all.get(key);
+            if before.is_none_or(|before| before.generation != generation || before.admitted != admitted) {
+                news.add(policy.mapping_id());
+            }
             let before =
                 before.filter(|before| before.generation == generation || told != Some(before.generation));
             let verdict = Verdict {
@@ -82,7 +92,8 @@ impl Verdicts {
             };
             (key.clone(), verdict)
         });
-        let verdicts = Self(verdicts.collect());
+        let all = verdicts.collect();
+        let verdicts = Self { all, news };
         let mut reasons: BTreeMap<&str, i64> =
             PolicyFault::ALL.iter().map(|fault| (fault.as_str(), 0)).collect();
         reasons.insert("Accepted", i64::try_from(mappings.len()).unwrap_or(i64::MAX));
@@ -97,9 +108,15 @@ impl Verdicts {
         verdicts
     }
 
+    /// What this round decided anew.
+    #[must_use]
+    pub fn news(&self) -> &News {
+        &self.news
+    }
+
     /// How a policy stands; none while its newest generation was not decided on.
     fn standing<'a>(&'a self, key: &Key, policy: &'a SeenPolicy) -> Option<Standing<'a>> {
-        let verdict = self.0.get(key)?;
+        let verdict = self.all.get(key)?;
         if verdict.generation != policy.generation || policy.is_leaving() {
             return None;
         }
@@ -128,7 +145,7 @@ impl Verdicts {
         for (key, policy) in seen.policies.iter_mut() {
             let mapping = policy.verdict.as_ref().ok().map(|valid| &*valid.mapping);
             // Sums of thousands cost.
-            if !news.concern(mapping.map_or("", |mapping| &mapping.id.0)) {
+            if !news.concern(policy.mapping_id()) {
                 continue;
             }
             let Some(standing) = self.standing(key, policy) else {
@@ -157,7 +174,7 @@ impl Verdicts {
             if let Some(urgency) = due(&policy.status, &wanted, age, jitter).or_else(overwritten) {
                 let is_new = urgency == Urgency::Generation && !policy.deleting;
                 if is_new && is_heard_soon(standing, &sum, answer) && self.is_young(key) {
-                    awaited.add(mapping.map_or("", |mapping| &mapping.id.0));
+                    awaited.add(policy.mapping_id());
                     continue;
                 }
                 let mut events = events(&policy.status, &wanted);
@@ -183,7 +200,7 @@ impl Verdicts {
 
     /// Whether a policy was changed just now.
     fn is_young(&self, key: &Key) -> bool {
-        self.0
+        self.all
             .get(key)
             .is_some_and(|verdict| verdict.since.elapsed() < SOON)
     }

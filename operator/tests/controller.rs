@@ -1,19 +1,24 @@
 //! The loop that writes, where requests fail or the leadership ends, on paused time.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Response;
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use onespace_core::report::Report;
 use onespace_operator::agents::Agents;
-use onespace_operator::ask::Asking;
+use onespace_operator::ask::{Asking, Update};
 use onespace_operator::controller::{Controller, Deposed, Made};
 use onespace_operator::desk::Desk;
 use onespace_operator::health::Ready;
 use onespace_operator::leader::Leadership;
 use onespace_operator::metrics::Metrics;
 use onespace_operator::published::Names;
-use onespace_operator::seen::{Event, Scopes, Seen, read_policy};
-use onespace_operator::table::Change;
+use onespace_operator::seen::{Event, Scopes, Seen, SeenPod, SeenPolicy, read_policy};
+use onespace_operator::table::{Change, Key};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -29,19 +34,28 @@ fn scope() -> Option<String> {
     Some("swift".to_owned())
 }
 
-/// Everything that the watches of the operator's own namespace show at first: one policy and its Secret.
-fn events() -> Vec<Event> {
+fn key(name: &str) -> Key {
+    ("swift".to_owned(), name.to_owned())
+}
+
+/// A policy in one of its generations.
+fn policy(name: &str, generation: i64) -> Box<SeenPolicy> {
     let policy = json!({
         "apiVersion": "onespace.dev/v1alpha1", "kind": "SyncPolicy",
-        "metadata": {"name": "photos", "namespace": "swift", "uid": "uid-1", "generation": 1},
-        "spec": {"mode": "Sync", "source": {"account": "AUTH_test", "container": "photos"},
-            "target": {"protocol": "S3", "bucket": "backup", "credentials": {"secretRef": {"name": "keys"}}}},
+        "metadata": {"name": name, "namespace": "swift", "uid": name, "generation": generation},
+        "spec": {"mode": "Sync", "copyAfter": format!("{generation}s"),
+            "source": {"account": "AUTH_test", "container": name},
+            "target": {"protocol": "S3", "bucket": "backup", "prefix": name,
+                "credentials": {"secretRef": {"name": "keys"}}}},
     });
-    let policy = Box::new(read_policy(serde_json::from_value(policy).unwrap()));
-    let key = |name: &str| ("swift".to_owned(), name.to_owned());
+    Box::new(read_policy(serde_json::from_value(policy).unwrap()))
+}
+
+/// Everything that the watches of the operator's own namespace show at first: one policy and its Secret.
+fn events() -> Vec<Event> {
     vec![
         Event::Policy(scope(), Change::Restart),
-        Event::Policy(scope(), Change::Listed(key("photos"), policy)),
+        Event::Policy(scope(), Change::Listed(key("photos"), policy("photos", 1))),
         Event::Policy(scope(), Change::Complete),
         Event::Secret(scope(), Change::Restart),
         Event::Secret(scope(), Change::Listed(key("keys"), "1".to_owned())),
@@ -56,8 +70,9 @@ struct World {
     tell: watch::Sender<Option<Instant>>,
     metrics: Metrics,
     running: JoinHandle<Result<(), Deposed>>,
+    events: mpsc::Sender<Event>,
+    updates: mpsc::Sender<Update>,
     // What the loop would end without.
-    _events: mpsc::Sender<Event>,
     _identities: watch::Sender<Option<onespace_stores::mutual_tls::Identity>>,
 }
 
@@ -80,7 +95,7 @@ impl World {
             events: events_out,
             updates,
             agents: Agents::default(),
-            asking: Asking::new(updates_in).unwrap(),
+            asking: Asking::new(updates_in.clone()).unwrap(),
             fixed: Vec::new(),
             identities,
             leadership,
@@ -101,7 +116,8 @@ impl World {
             tell,
             metrics,
             running,
-            _events: events_in,
+            events: events_in,
+            updates: updates_in,
             _identities: identities_in,
         }
     }
@@ -122,6 +138,51 @@ impl World {
         let secret = json!({"stringData": {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hush"}});
         let (_, path) = self.answer(200, &secret).await;
         assert!(path.ends_with("/secrets/keys"), "{path}");
+    }
+
+    /// Answers whatever is asked until the index is written, and pokes. Returns the names of the files that were written before
+    /// it, each after so long a time, and the revision of the index.
+    async fn round(&mut self, each: Duration) -> (Vec<String>, String) {
+        let mut files = Vec::new();
+        loop {
+            let next = timeout(Duration::from_secs(120), self.server.next_request());
+            let (request, respond) = next.await.unwrap().unwrap();
+            let (parts, content) = request.into_parts();
+            let path = parts.uri.path();
+            let name = path.rsplit('/').next().unwrap().to_owned();
+            let is_poke = path.contains("/pods/");
+            if !is_poke {
+                tokio::time::sleep(each).await;
+            }
+            respond.send_response(Response::new(Body::from(written("7").to_string().into_bytes())));
+            match name.as_str() {
+                "onespace-index" => {
+                    let content = content.collect().await.unwrap().to_bytes();
+                    let object: Value = serde_json::from_slice(&content).unwrap();
+                    let index = object["data"]["index.json"].as_str().unwrap();
+                    let index: Value = serde_json::from_str(index).unwrap();
+                    return (files, index["revision"].as_str().unwrap().to_owned());
+                }
+                _ if is_poke => {}
+                _ => files.push(name),
+            }
+        }
+    }
+
+    /// The agent `n1` says that it runs these files.
+    async fn says(&self, revision: &str) {
+        let mut report = Report::default();
+        report.config.revision = revision.to_owned();
+        let update = Update {
+            agent: "n1".to_owned(),
+            answer: Ok(vec![report.into()]),
+        };
+        self.updates.send(update).await.unwrap();
+    }
+
+    async fn change(&self, name: &str, generation: i64) {
+        let change = Change::Put(key(name), policy(name, generation));
+        self.events.send(Event::Policy(scope(), change)).await.unwrap();
     }
 
     fn rounds(&self, outcome: &str) -> u64 {
@@ -193,4 +254,60 @@ async fn a_leadership_that_ends_in_the_middle_of_a_round_ends_the_round() {
         let more = timeout(Duration::from_secs(60), world.server.next_request()).await;
         assert!(!matches!(more, Ok(Some(_))), "something was asked after that");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_files_are_written_once_agents_run_the_last_ones_or_after_a_moment() {
+    let mut world = World::start(Duration::from_secs(86_400)).await;
+    // It is asked, and says nothing by itself.
+    let agent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let pod = SeenPod {
+        poke: None,
+        node: "n1".to_owned(),
+        url: Some(format!("https://{}", agent.local_addr().unwrap())),
+    };
+    let pod = Event::Pod(scope(), Change::Put(key("agent-1"), pod));
+    world.events.send(pod).await.unwrap();
+    world.answer_questions().await;
+    let (_, first) = world.round(Duration::ZERO).await;
+    let mut waited = Vec::new();
+    let mut generation = 1;
+    let mut change = async |world: &mut World, runs: &str| {
+        generation += 1;
+        let begun = Instant::now();
+        world.says(runs).await;
+        world.change("photos", generation).await;
+        let (_, revision) = world.round(Duration::ZERO).await;
+        waited.push(begun.elapsed().as_millis());
+        revision
+    };
+    let second = change(&mut world, "older").await;
+    let third = change(&mut world, &second).await;
+    let fourth = change(&mut world, &second).await;
+    assert!(first != second && third != fourth);
+    for (waited, expected) in waited.iter().zip([1_500, 500, 1_500]) {
+        assert!(waited.abs_diff(expected) < 50, "{waited} ms, not {expected}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_writing_is_slow_a_changed_policy_does_not_wait_for_the_files_of_new_ones() {
+    let mut world = World::start(Duration::from_secs(86_400)).await;
+    world.answer_questions().await;
+    let (files, _) = world.round(Duration::from_secs(1)).await;
+    let photos = files.last().unwrap().clone();
+    assert!(photos.starts_with("onespace-mappings-"), "{files:?}");
+    for number in 0..100 {
+        world.change(&format!("new-{number}"), 1).await;
+    }
+    world.change("photos", 2).await;
+    let (files, _) = world.round(Duration::from_secs(1)).await;
+    assert!(files.contains(&photos), "{files:?}");
+    assert!(files.len() <= 5, "{files:?}");
+    let mut all = BTreeSet::from_iter(files);
+    for _ in 0..3 {
+        let (files, _) = world.round(Duration::from_secs(1)).await;
+        all.extend(files);
+    }
+    assert_eq!(all.len(), 16, "all have had their turn: {all:?}");
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Response;
+use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
 use onespace_core::load::Files;
@@ -78,6 +79,7 @@ async fn credentials_come_first_the_index_last_and_each_write_names_what_it_repl
     );
     assert!(asked.iter().all(|(method, _, _)| method == "PATCH"));
     assert_eq!(asked[1].2["metadata"]["resourceVersion"], "41");
+    assert_eq!(asked[1].2["data"], json!({"03.json": "m"}));
     assert!(
         asked[2].2["metadata"].get("resourceVersion").is_none(),
         "it was not there"
@@ -137,6 +139,45 @@ async fn files_of_one_kind_are_written_together_and_none_of_the_next_before_all_
     assert_eq!(mappings, ["onespace-mappings-04", "onespace-mappings-05"]);
     assert!(index.ends_with("onespace-index"), "{index}");
     assert!(gone.ends_with("onespace-mappings-03"), "{gone}");
+}
+
+#[tokio::test]
+async fn a_shard_without_mappings_loses_its_file_and_what_is_not_there_is_made() {
+    let (client, mut server) = api_server();
+    let published = read(client, &mut server).await;
+    let metrics = Metrics::new().unwrap();
+    let next = Files {
+        index: b"{}".to_vec(),
+        ..Files::default()
+    };
+    let answers = async {
+        let mut asked = Vec::new();
+        for _ in 0..2 {
+            let (request, respond) = server.next_request().await.unwrap();
+            let (parts, content) = request.into_parts();
+            let content = content.collect().await.unwrap().to_bytes();
+            let content: Value = serde_json::from_slice(&content).unwrap();
+            let kind = parts.headers["content-type"].to_str().unwrap().to_owned();
+            asked.push((kind, content["data"].clone()));
+            respond.send_response(Response::new(Body::from(written("50").to_string().into_bytes())));
+        }
+        asked
+    };
+    let (result, asked) = tokio::join!(published.replace(next, &metrics), answers);
+    assert_eq!(result.unwrap().1, 2);
+    assert_eq!(
+        asked,
+        [
+            (
+                "application/apply-patch+yaml".to_owned(),
+                json!({"index.json": "{}"})
+            ),
+            (
+                "application/merge-patch+json".to_owned(),
+                json!({"03.json": null})
+            ),
+        ]
+    );
 }
 
 #[tokio::test]

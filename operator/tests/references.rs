@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use onespace_core::admit::Admitted;
+use onespace_core::admit::{Admitted, Incumbents};
 use onespace_core::grant::Grant;
 use onespace_core::load::Files;
 use onespace_core::mapping::MappingState;
 use onespace_core::reason::PolicyFault;
 use onespace_core::shard::fold;
+use onespace_core::turns::Turns;
 use onespace_operator::decide::{decide, wanted};
 use onespace_operator::fetch::References;
 use onespace_operator::published::Names;
@@ -87,7 +88,13 @@ async fn decided(
     };
     let (failures, ()) = tokio::join!(refresh, serve);
     assert_eq!(failures, failed);
-    decide(seen, references, files)
+    decide(
+        seen,
+        references,
+        files,
+        &Incumbents::of(files),
+        &mut Turns::default(),
+    )
 }
 
 async fn serve(server: &mut Server, path: &str, (status, body): (u16, Value)) {
@@ -265,7 +272,13 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
         }
     };
     tokio::join!(refresh, answers);
-    let before = decide(&seen, &references, &Files::default());
+    let before = decide(
+        &seen,
+        &references,
+        &Files::default(),
+        &Incumbents::default(),
+        &mut Turns::default(),
+    );
     assert_eq!(names_of(&before), ["swift/photos", "tenant/films"]);
     let files = files_of(&before);
 
@@ -279,7 +292,13 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
     let mut seen = with_tenant("AUTH_*");
     refused(&mut seen);
     put(&mut seen, "swift", "photos", "p");
-    let same = decide(&seen, &references, &files);
+    let same = decide(
+        &seen,
+        &references,
+        &files,
+        &Incumbents::of(&files),
+        &mut Turns::default(),
+    );
     let again = fold(&same.mappings, &same.credentials, &files, "2").unwrap();
     assert!(again == files, "not a byte changes");
 
@@ -288,7 +307,13 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
     seen.take(Event::Policy(own, Change::Gone(key("photos"))));
     put(&mut seen, "swift", "books", "b");
     put(&mut seen, "swift", "thief", "f/stolen");
-    let others = decide(&seen, &references, &files);
+    let others = decide(
+        &seen,
+        &references,
+        &files,
+        &Incumbents::of(&files),
+        &mut Turns::default(),
+    );
     assert_eq!(names_of(&others), ["swift/books", "tenant/films"]);
     assert_eq!(others.refused[&key("thief")].reason, PolicyFault::Conflict);
     let keys = &others
@@ -305,7 +330,13 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
     let mut withdrawn = with_tenant("AUTH_other");
     refused(&mut withdrawn);
     assert_eq!(
-        names_of(&decide(&withdrawn, &references, &files)),
+        names_of(&decide(
+            &withdrawn,
+            &references,
+            &files,
+            &Incumbents::of(&files),
+            &mut Turns::default()
+        )),
         [] as [&str; 0]
     );
 
@@ -313,7 +344,13 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
     seen.take(Event::Policy(tenant.clone(), Change::Restart));
     seen.take(Event::Policy(tenant, Change::Complete));
     assert_eq!(
-        names_of(&decide(&seen, &references, &files)),
+        names_of(&decide(
+            &seen,
+            &references,
+            &files,
+            &Incumbents::of(&files),
+            &mut Turns::default()
+        )),
         ["swift/books", "swift/thief"]
     );
 }

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onespace_core::admit::Incumbents;
 use onespace_core::load::Files;
 use onespace_core::status::{Event, Urgency};
+use onespace_core::turns::Turns;
 use onespace_crds::SyncPolicyStatus;
 use onespace_operator::agents::{Agents, News};
 use onespace_operator::ask::Update;
@@ -166,7 +168,13 @@ async fn a_refusal_and_its_end_are_told_by_events_though_no_agent_was_heard_yet(
         (2, "tmp/", "True", ("Normal", "Recovered")),
     ] {
         put_policy(&mut seen, generation, exclude);
-        let admitted = decide(&seen, &References::default(), &Files::default());
+        let admitted = decide(
+            &seen,
+            &References::default(),
+            &Files::default(),
+            &Incumbents::default(),
+            &mut Turns::default(),
+        );
         let verdicts = Verdicts::default().then(&seen, admitted, &metrics, Instant::now());
         let _ = verdicts.report(&mut seen, &Agents::default(), &News::of_all(), false, &desk, NOW);
         let (_, _, body) = answer(&mut server, 200, &policy).await;
@@ -285,7 +293,13 @@ fn a_status_that_somebody_else_changed_is_written_again_once_a_minute_and_no_ech
     let namespace = "swift".to_owned();
     let mut seen = Seen::new(&Scopes::new("swift", &[]), Names { namespace });
     put_policy(&mut seen, 1, "tmp/");
-    let admitted = decide(&seen, &References::default(), &Files::default());
+    let admitted = decide(
+        &seen,
+        &References::default(),
+        &Files::default(),
+        &Incumbents::default(),
+        &mut Turns::default(),
+    );
     let verdicts = Verdicts::default().then(&seen, admitted, &metrics, Instant::now());
     let report = |seen: &mut Seen| {
         let _ = verdicts.report(seen, &Agents::default(), &News::of_all(), true, &desk, NOW);
@@ -377,7 +391,13 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
 
     let after = |before: &Verdicts, seen: &mut Seen, generation: i64, now: Instant| {
         put_policy(seen, generation, "tmp/");
-        let mut admitted = decide(seen, &References::default(), &Files::default());
+        let mut admitted = decide(
+            seen,
+            &References::default(),
+            &Files::default(),
+            &Incumbents::default(),
+            &mut Turns::default(),
+        );
         admitted.lacking.clear();
         before.then(seen, admitted, &metrics, now)
     };
@@ -423,7 +443,13 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
     // Where a person must act, no agent has anything to say.
     let as_it_is = |seen: &mut Seen, generation: i64, exclude: &str| {
         put_policy(seen, generation, exclude);
-        let admitted = decide(seen, &References::default(), &Files::default());
+        let admitted = decide(
+            seen,
+            &References::default(),
+            &Files::default(),
+            &Incumbents::default(),
+            &mut Turns::default(),
+        );
         first.then(seen, admitted, &metrics, now)
     };
     let verdicts = as_it_is(&mut seen, 7, "tmp/");

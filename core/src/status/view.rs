@@ -18,6 +18,8 @@ pub struct AgentView {
     pub revision: Option<String>,
     /// The revision of the files that it runs.
     pub config_revision: String,
+    /// Other files are there, which it could not load.
+    pub failed_to_load: bool,
     /// Mappings that it refuses: reason and message.
     pub refused: BTreeMap<String, (String, String)>,
     /// What it says of mappings, by id.
@@ -33,6 +35,8 @@ pub struct Page {
     pub node: String,
     /// The revision of the files that it runs.
     pub config_revision: String,
+    /// Other files are there, which it could not load.
+    pub failed_to_load: bool,
     /// Mappings that it refuses: reason and message.
     pub refused: BTreeMap<String, (String, String)>,
     /// The revision of the answer.
@@ -66,6 +70,7 @@ impl From<Report> for Page {
         Self {
             node: agent.node,
             config_revision: config.revision,
+            failed_to_load: config.error.is_some(),
             refused: refused
                 .map(|refused| (refused.id, (refused.reason, refused.message)))
                 .collect(),
@@ -84,6 +89,7 @@ impl AgentView {
         let Page {
             node,
             config_revision,
+            failed_to_load,
             refused,
             revision,
             full,
@@ -110,6 +116,7 @@ impl AgentView {
         self.reachable = true;
         self.as_of = now;
         self.config_revision = config_revision;
+        self.failed_to_load = failed_to_load;
         self.mappings.extend(mappings);
     }
 

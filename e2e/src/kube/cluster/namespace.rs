@@ -16,7 +16,8 @@ const NAME: &str = "onespace-cluster-";
 /// Makes the inside ready and runs the program there, as the child of a process that reaps orphans.
 ///
 /// Mounts made inside stay there, and may be shared with pods. Whatever would be written to `/run`, `/var/lib`, `/var/log`,
-/// `/dev/shm` or `/tmp` goes to memory. A kubelet sets some of the machine's tunables: it gets copies of them.
+/// `/dev/shm` or `/tmp` goes to memory. A kubelet sets some of the machine's tunables: it gets files in their place, which
+/// are as it wants them. Of several kubelets one would read what another has half written, and end.
 const SETUP: &str = r#"set -e
 mount --make-rshared /
 mount -t tmpfs -o mode=755,size=16g onespace "$FOLDER"
@@ -27,10 +28,11 @@ for folder in lib log; do
     mkdir -p "$FOLDER/over/$folder/new" "$FOLDER/over/$folder/work"
     mount -t overlay -o "lowerdir=/var/$folder,upperdir=$FOLDER/over/$folder/new,workdir=$FOLDER/over/$folder/work" onespace "/var/$folder"
 done
-for tunable in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
+    tunable=${setting%=*}
     [ -e "/proc/sys/$tunable" ] || continue
     mkdir -p "$FOLDER/tunables/$(dirname "$tunable")"
-    cat "/proc/sys/$tunable" >"$FOLDER/tunables/$tunable"
+    echo "${setting#*=}" >"$FOLDER/tunables/$tunable"
     mount --bind "$FOLDER/tunables/$tunable" "/proc/sys/$tunable"
 done
 ip link set lo up

@@ -15,6 +15,9 @@ use crate::tools::tool;
 /// Debian's place for the plugins of its package containernetworking-plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 
+/// Of two processors. The nodes' groups are in one of their own, with as many.
+const SHARES: &str = "2048";
+
 /// A node that was started.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -158,6 +161,12 @@ impl Node {
                         let value = std::fs::read(above.join(name))?;
                         std::fs::write(folder.join(name), value)?;
                     }
+                }
+                // A node leaves its pods as many shares as it has processors. What runs beside them here, each thread by
+                // itself, would leave them next to nothing.
+                let shares = folder.join("cpu.shares");
+                if shares.exists() {
+                    std::fs::write(shares, SHARES)?;
                 }
             }
         }
