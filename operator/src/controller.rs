@@ -104,6 +104,14 @@ pub struct Controller {
     pub made: Made,
 }
 
+/// A round that ended well.
+struct Round {
+    /// After which pause another one is due whatever is seen: policies wait for their turn, or something could not be got.
+    again: Option<Duration>,
+    /// How long it wrote files.
+    took: Duration,
+}
+
 /// What a leader made so far. A new leader starts with nothing and reads what is there.
 #[derive(Default)]
 pub struct Made {
@@ -199,7 +207,9 @@ impl Controller {
                     };
                     last_round = Some(Instant::now());
                     due = match outcome {
-                        Ok(again) => {
+                        Ok(Round { again, took }) => {
+                            // Kubelets that are told too early find the files of before: by then they have these.
+                            nudge.reset_after(took / 2);
                             backoff = BACKOFF.0;
                             self.metrics.rounds.with_label_values(&["done"]).inc();
                             self.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
@@ -294,9 +304,8 @@ impl Controller {
         effect
     }
 
-    /// One round: fetch, decide, fold, publish, poke, report. Returns after which pause another one is due whatever is seen: policies wait for
-    /// their turn, or something could not be got.
-    async fn round(&mut self) -> Result<Option<Duration>, RoundError> {
+    /// One round: fetch, decide, fold, publish, report.
+    async fn round(&mut self) -> Result<Round, RoundError> {
         let (published, incumbents) = match self.made.published.take() {
             Some(known) => known,
             None => {
@@ -343,15 +352,15 @@ impl Controller {
         }
         self.made.published = Some((published, Incumbents::among(&admitted.mappings)));
         self.made.revision = revision;
-        self.poke();
         let now = std::time::Instant::now();
         self.made.verdicts = self.made.verdicts.then(&self.seen, admitted, &self.metrics, now);
         self.report(&self.made.verdicts.news().clone());
-        Ok(match (failures, waiting) {
+        let again = match (failures, waiting) {
             (_, 1..) => Some(ROUND_EVERY),
             (1.., _) => Some(RETRY),
             (0, 0) => None,
-        })
+        };
+        Ok(Round { again, took })
     }
 
     /// Asks the agents that there are, and tells their kubelets of the files.
@@ -362,7 +371,6 @@ impl Controller {
         let agents: BTreeMap<String, String> = fixed.chain(pods).collect();
         self.agents.expect(&agents);
         self.asking.follow(&agents);
-        self.poke();
     }
 
     /// Whether an agent in a pod answers, and does not run the newest files yet.

@@ -29,8 +29,9 @@ const EVERY: Duration = Duration::from_millis(500);
 const ECHO: Duration = Duration::from_secs(5);
 
 /// The wait before a pod is poked again whose agent does not run the revision, at first and at most. The first is short: a
-/// kubelet may see the poke before it sees the files, and then looks at those from before. Until then an agent has been asked.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(300));
+/// kubelet may see the poke before it sees the files, and then looks at those from before. Until then an agent has been asked
+/// several times.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(300));
 
 /// A pod whose agent has seen files of two revisions is told again at once, but only so many times in a row.
 const MIXED: u32 = 4;
@@ -230,11 +231,11 @@ mod tests {
         let mut world = World::new();
         assert_eq!(world.told("r1", false, 0).as_deref(), Some("r1"));
         world.shows(Some("r1"));
-        assert_eq!(world.told("r1", false, 1_400), None);
-        assert_eq!(world.told("r1", false, 1_500).as_deref(), Some("r1.1"));
+        assert_eq!(world.told("r1", false, 700), None);
+        assert_eq!(world.told("r1", false, 800).as_deref(), Some("r1.1"));
         world.shows(Some("r1.1"));
-        assert_eq!(world.told("r1", false, 4_400), None);
-        assert_eq!(world.told("r1", false, 4_500).as_deref(), Some("r1.2"));
+        assert_eq!(world.told("r1", false, 2_300), None);
+        assert_eq!(world.told("r1", false, 2_400).as_deref(), Some("r1.2"));
         world.shows(Some("r1.2"));
         assert_eq!(world.told("r1", true, 600_000), None);
         let tries = (0..86_400).filter(|second| {

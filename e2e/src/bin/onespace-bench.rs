@@ -197,7 +197,8 @@ async fn agents_on_nodes(options: &Options) -> Result<()> {
     while !applied.is_finished() {
         let number = options.changes + times.len();
         times.push(change(&client, &followed, number).await?);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Agents have the last one because the operator has just ended a round: the next change comes at any moment of one.
+        tokio::time::sleep(Duration::from_millis(150 * (number as u64 % 8))).await;
     }
     let changed = options.changes + times.len();
     applied.await??;
