@@ -1,5 +1,5 @@
 //! Whose turn it is: while many policies are new and writing is slow, each round takes up the new ones of some shards alone. So
-//! a policy that is changed never waits for the files of all.
+//! a policy that is changed does not wait for the mappings of all.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,25 +30,28 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Takes this round's turn: new policies of other shards wait, those that `incumbents` shows never do. To leave a new one
-    /// out is always safe, as if it was applied later: it ends nobody's claim, and nothing of it runs yet.
+    /// Takes this round's turn: new policies of other shards wait, those that `incumbents` shows never do. A new one that is left
+    /// out is as one that is applied later: it ends nobody's claim, and nothing of it runs yet. Only a container must not be left
+    /// to a policy for its whole account, which would work on it meanwhile.
     pub fn take(&mut self, admitted: &mut Admitted, incumbents: &Incumbents) {
+        let sources = admitted.mappings.iter().map(|mapping| &mapping.source);
+        let whole = sources.filter(|source| source.is_account_wide());
+        let whole: BTreeSet<String> = whole.map(|source| source.account.clone()).collect();
         let shard_of_new = |mapping: &Mapping| {
+            let source = &mapping.source;
+            let is_carved_out = !source.is_account_wide() && whole.contains(&source.account);
             let shard = mapping.id.shard()?.parse::<usize>().ok()?;
-            incumbents.is_new(mapping).then_some(shard)
+            (incumbents.is_new(mapping) && !is_carved_out).then_some(shard)
         };
-        let shards = admitted
-            .mappings
-            .iter()
-            .filter_map(|mapping| shard_of_new(mapping));
-        let shards: BTreeSet<usize> = shards.collect();
-        if shards.len() <= self.width {
+        let mappings = admitted.mappings.iter();
+        let shards: BTreeSet<usize> = mappings.filter_map(|mapping| shard_of_new(mapping)).collect();
+        let in_order = shards.range(self.next..).chain(shards.range(..self.next));
+        let in_order: Vec<usize> = in_order.copied().collect();
+        let Some(next) = in_order.get(self.width) else {
             return;
-        }
-        let turn = shards.range(self.next..).chain(shards.range(..self.next));
-        let turn: BTreeSet<usize> = turn.take(self.width).copied().collect();
-        let following = shards.range(self.next..).chain(shards.range(..self.next));
-        self.next = following.copied().nth(self.width).unwrap_or_default();
+        };
+        self.next = *next;
+        let turn = &in_order[..self.width];
 
         let Admitted {
             mappings,
@@ -146,6 +149,24 @@ mod tests {
             turns.wrote(files, Duration::from_millis(milliseconds));
             assert_eq!(turns.width, width, "{files} files in {milliseconds} ms");
         }
+    }
+
+    #[test]
+    fn no_container_is_left_to_the_policy_of_its_account_until_its_own_has_its_turn() {
+        let whole = &policies([1_000])[0].mapping;
+        let mut whole = Mapping::clone(whole);
+        whole.source.container = "/*".to_owned();
+        let (mut turns, mut incumbents) = (slow(), Incumbents::default());
+        for _ in 0..4 {
+            let all = policies(0..100);
+            let mut admitted = admit(all.iter().map(applicant).collect(), &incumbents, SHARD_ROOM);
+            admitted.mappings.push(whole.clone().into());
+            turns.take(&mut admitted, &incumbents);
+            let names = names(&admitted);
+            assert!(!names.contains("p1000") || names.len() == 101, "{names:?}");
+            incumbents = Incumbents::among(&admitted.mappings);
+        }
+        assert!(!incumbents.is_new(&whole));
     }
 
     #[test]

@@ -379,3 +379,30 @@ async fn who_has_no_database_or_is_suspended_asks_the_remote_nothing() {
     assert_eq!(world.at_remote("x").as_deref(), Some("1"));
     assert_eq!(world.things().probes, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_mapping_without_a_database_here_costs_little_and_takes_up_what_it_is_told_at_once() {
+    let world = World::new();
+    world.things().databases.clear();
+    let handle = world.start(mapping());
+    settle(&handle).await;
+    let before = world.clock_readings();
+    pass(seconds(600)).await;
+    let readings = world.clock_readings() - before;
+    assert!(
+        readings < 1_500,
+        "looked at the clock {readings} times in 600 seconds"
+    );
+    let mut next = mapping();
+    next.policy.generation += 1;
+    next.triggers.retry = Some("again".to_owned());
+    let order = Command::GoOn {
+        mapping: next.clone().into(),
+        renewed: false,
+    };
+    handle.commands.send(order.into()).await.unwrap();
+    pass(seconds(1)).await;
+    let report = handle.reports.borrow().clone();
+    assert_eq!(report.policy, Some(next.policy));
+    assert_eq!(report.handled.retry.as_deref(), Some("again"));
+}

@@ -286,6 +286,11 @@ mod tests {
         agents.take(update(Ok(Report::default())), 1);
         assert_eq!(agents.has_taken("a", ""), Taken::Yes);
         assert_eq!(agents.has_taken("a", "r1"), Taken::NotYet);
+        let mut mixed = Report::default();
+        mixed.config.error =
+            Some("mappings/00.json is not the one that mappings/index.json names".to_owned());
+        agents.take(update(Ok(mixed)), 1);
+        assert_eq!(agents.has_taken("a", "r1"), Taken::Failed);
         agents.expect(&BTreeMap::new());
         assert_eq!(agents.has_taken("a", ""), Taken::Unknown);
         assert_eq!(agents.views().count(), 1, "its last words stay");

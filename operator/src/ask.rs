@@ -218,3 +218,18 @@ async fn page(client: &HttpClient, uri: Uri) -> Result<Page, String> {
     let report = report.map_err(|error| format!("its answer cannot be read: {error}"))?;
     Ok(report.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_is_about_to_run_new_files_for_a_moment_and_until_it_does() {
+        let wanted = Some(("r2".to_owned(), Instant::now()));
+        assert!(is_about_to(&wanted, Some("r1")) && is_about_to(&wanted, None));
+        assert!(!is_about_to(&wanted, Some("r2")), "it runs them");
+        assert!(!is_about_to(&None, Some("r1")), "there are none");
+        tokio::time::advance(ABOUT).await;
+        assert!(!is_about_to(&wanted, Some("r1")), "something keeps it");
+    }
+}

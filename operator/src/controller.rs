@@ -208,8 +208,8 @@ impl Controller {
                     last_round = Some(Instant::now());
                     due = match outcome {
                         Ok(Round { again, took }) => {
-                            // Kubelets that are told too early find the files of before: by then they have these.
-                            nudge.reset_after(took / 2);
+                            // Kubelets that are told too early find the files of before.
+                            nudge.reset_after((took / 2).min(NUDGE));
                             backoff = BACKOFF.0;
                             self.metrics.rounds.with_label_values(&["done"]).inc();
                             self.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
@@ -309,6 +309,8 @@ impl Controller {
         let (published, incumbents) = match self.made.published.take() {
             Some(known) => known,
             None => {
+                // Who runs may be missing in what is there now: nobody waits for a turn.
+                self.made.turns = Turns::default();
                 let published = Published::read(self.client.clone(), self.names.clone()).await?;
                 let incumbents = Incumbents::of(published.files());
                 (published, incumbents)

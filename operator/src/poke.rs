@@ -2,13 +2,14 @@
 //! annotation of the pod changes. The annotation is on the pods alone, never in their template: it restarts nothing.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::agents::Taken;

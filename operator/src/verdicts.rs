@@ -80,7 +80,9 @@ impl Verdicts {
             // A policy that changes again and again is told of, too.
             let told = policy.status.observed_generation;
             let before = self.all.get(key);
-            if before.is_none_or(|before| before.generation != generation || before.admitted != admitted) {
+            let is_same =
+                before.is_some_and(|before| before.admitted == admitted) && told == Some(generation);
+            if !is_same {
                 news.add(policy.mapping_id());
             }
             let before =

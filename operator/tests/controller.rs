@@ -81,7 +81,7 @@ impl World {
     async fn start(leads: Duration) -> Self {
         let (client, server) = api_server();
         let (tell, leadership) = Leadership::new();
-        let (events_in, events_out) = mpsc::channel(100);
+        let (events_in, events_out) = mpsc::channel(1_000);
         let (updates_in, updates) = mpsc::channel(1);
         let (identities_in, identities) = watch::channel(None);
         let metrics = Metrics::new().unwrap();
@@ -143,7 +143,13 @@ impl World {
     /// Answers whatever is asked until the index is written, and pokes. Returns the names of the files that were written before
     /// it, each after so long a time, and the revision of the index.
     async fn round(&mut self, each: Duration) -> (Vec<String>, String) {
-        let mut files = Vec::new();
+        let (files, revision, _) = self.round_with_pokes(each).await;
+        (files, revision)
+    }
+
+    /// The same, and how many pokes there were.
+    async fn round_with_pokes(&mut self, each: Duration) -> (Vec<String>, String, usize) {
+        let (mut files, mut pokes) = (Vec::new(), 0);
         loop {
             let next = timeout(Duration::from_secs(120), self.server.next_request());
             let (request, respond) = next.await.unwrap().unwrap();
@@ -161,9 +167,9 @@ impl World {
                     let object: Value = serde_json::from_slice(&content).unwrap();
                     let index = object["data"]["index.json"].as_str().unwrap();
                     let index: Value = serde_json::from_str(index).unwrap();
-                    return (files, index["revision"].as_str().unwrap().to_owned());
+                    return (files, index["revision"].as_str().unwrap().to_owned(), pokes);
                 }
-                _ if is_poke => {}
+                _ if is_poke => pokes += 1,
                 _ => files.push(name),
             }
         }
@@ -310,4 +316,49 @@ async fn while_writing_is_slow_a_changed_policy_does_not_wait_for_the_files_of_n
         all.extend(files);
     }
     assert_eq!(all.len(), 16, "all have had their turn: {all:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_somebody_removed_are_all_written_again_in_one_round_however_slow_that_is() {
+    let mut world = World::start(Duration::from_secs(86_400)).await;
+    for number in 0..100 {
+        world.change(&format!("new-{number}"), 1).await;
+    }
+    world.answer_questions().await;
+    let (files, _) = world.round(Duration::from_secs(1)).await;
+    assert_eq!(files.len(), 17, "the leader's first round is whole: {files:?}");
+    let file = key("onespace-mappings-07");
+    for change in [Change::Put(file.clone(), "7".to_owned()), Change::Gone(file)] {
+        world
+            .events
+            .send(Event::ConfigMap(scope(), change))
+            .await
+            .unwrap();
+    }
+    for asked in ["/configmaps", "/secrets"] {
+        let (_, path) = world.answer(200, &json!({"metadata": {}, "items": []})).await;
+        assert!(path.ends_with(asked), "{path}");
+    }
+    let (files, _) = world.round(Duration::from_secs(1)).await;
+    assert_eq!(files.len(), 17, "{files:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn kubelets_are_told_however_slow_rounds_are_and_however_close_they_follow() {
+    let mut world = World::start(Duration::from_secs(86_400)).await;
+    let pod = SeenPod {
+        poke: None,
+        node: "n1".to_owned(),
+        url: None,
+    };
+    let pod = Event::Pod(scope(), Change::Put(key("agent-1"), pod));
+    world.events.send(pod).await.unwrap();
+    world.answer_questions().await;
+    world.round(Duration::ZERO).await;
+    let mut pokes = 0;
+    for generation in 2..12 {
+        world.change("photos", generation).await;
+        pokes += usize::from(world.round_with_pokes(Duration::from_secs(4)).await.2 > 0);
+    }
+    assert!(pokes > 5, "told in {pokes} of 10 rounds");
 }

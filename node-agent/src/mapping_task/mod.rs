@@ -309,7 +309,7 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
                 },
                 _ = locate.tick() => self.spawn_locate(),
                 () = tokio::time::sleep_until(next_look) => {
-                    next_look += LOCATE;
+                    next_look = Instant::now() + LOCATE;
                     self.watch_clock().await;
                     self.spawn_look();
                     self.spawn_count();
@@ -348,13 +348,11 @@ impl<D: Databases, S: Source + 'static, R: Remote + 'static, C: Clock> MappingTa
 
     /// Whether anything of it may change by itself, for all that is known here.
     fn has_a_part(&self) -> bool {
-        let none_is_here = self.located.as_ref().is_some_and(|located| !located.walking)
+        let located = self.located.as_ref();
+        let none_is_here = located.is_some_and(|located| !located.walking && located.replicas.is_empty())
             && self.followed.is_empty()
-            && self.opening.is_empty()
-            && self.to_open.is_empty()
-            && self.unreadable.is_empty()
             && self.old_uploads.is_empty();
-        let rests = self.paused.is_none() && !self.held_changed && !self.probing;
+        let rests = self.paused.is_none() && self.trial.is_none() && !self.held_changed && !self.probing;
         !(none_is_here && rests)
     }
 

@@ -53,12 +53,17 @@ impl Clock for TestClock {
 
 /// The clock of this node's agent, which may run ahead of the others'.
 #[derive(Clone, Debug)]
-pub struct AgentsClock(TestClock, Arc<AtomicU64>);
+pub struct AgentsClock {
+    clock: TestClock,
+    ahead: Arc<AtomicU64>,
+    readings: Arc<AtomicU64>,
+}
 
 impl Clock for AgentsClock {
     fn now(&self) -> Timestamp {
-        let ahead = Duration::from_secs(self.1.load(Ordering::Relaxed));
-        self.0.now().plus(ahead)
+        self.readings.fetch_add(1, Ordering::Relaxed);
+        let ahead = Duration::from_secs(self.ahead.load(Ordering::Relaxed));
+        self.clock.now().plus(ahead)
     }
 }
 
@@ -156,6 +161,8 @@ pub struct World {
     pub part: (u32, u32),
     /// By how many seconds the clock of this node's agent is ahead.
     ahead: Arc<AtomicU64>,
+    /// How often this node's agent has looked at its clock: once at least whenever it does anything.
+    readings: Arc<AtomicU64>,
 }
 
 impl World {
@@ -167,6 +174,7 @@ impl World {
             state: State::in_memory().unwrap(),
             part: (0, 1),
             ahead: Arc::default(),
+            readings: Arc::default(),
         };
         world.create(CONTAINER);
         world
@@ -178,6 +186,7 @@ impl World {
             state: State::in_memory().unwrap(),
             part: (index, replicas),
             ahead: Arc::default(),
+            readings: Arc::default(),
             ..self.clone()
         }
     }
@@ -185,6 +194,11 @@ impl World {
     /// Sets the clock of this node's agent so far ahead of the others'.
     pub fn set_clock_ahead(&self, time: Duration) {
         self.ahead.store(time.as_secs(), Ordering::Relaxed);
+    }
+
+    /// How often this node's agent has looked at its clock.
+    pub fn clock_readings(&self) -> u64 {
+        self.readings.load(Ordering::Relaxed)
     }
 
     /// Access to all of it. Not to be held over an await.
@@ -253,7 +267,11 @@ impl World {
             state: self.state.clone(),
             claims: Claims::default(),
             turnstile: Turnstile::new(8),
-            clock: AgentsClock(self.clock, self.ahead.clone()),
+            clock: AgentsClock {
+                clock: self.clock,
+                ahead: self.ahead.clone(),
+                readings: self.readings.clone(),
+            },
             limits,
             others_allowed: Arc::default(),
             bucket_seen: Arc::default(),
