@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// How often an agent is asked that is about to run new files.
-const HURRY: Duration = Duration::from_millis(250);
+const HURRY: Duration = Duration::from_millis(100);
 
 /// How long an agent counts as about to.
 const ABOUT: Duration = Duration::from_secs(3);

@@ -281,7 +281,12 @@ async fn told(client: &Client) -> Result<usize> {
 fn show(times: &mut [Duration]) {
     times.sort();
     let at = |share: usize| times.get((times.len() * share / 100).min(times.len().saturating_sub(1)));
-    let named: BTreeMap<&str, _> = BTreeMap::from([("p50", at(50)), ("p99", at(99)), ("max", times.last())]);
+    let named: BTreeMap<&str, _> = BTreeMap::from([
+        ("p50", at(50)),
+        ("p90", at(90)),
+        ("p99", at(99)),
+        ("worst", times.last()),
+    ]);
     let texts: Vec<String> = named
         .into_iter()
         .filter_map(|(name, time)| Some(format!("{name} {:.2?}", time?)))
