@@ -147,9 +147,7 @@ async fn ask(
                 failures = 0;
                 since = pages.first().map(|page| page.revision.clone());
                 let runs = pages.first().map(|page| page.config_revision.as_str());
-                if is_about_to(&wanted.borrow_and_update(), runs) {
-                    turn = begun + HURRY;
-                }
+                turn = begun + pause(&wanted.borrow_and_update(), runs);
                 Ok(pages)
             }
             Err(why) => {
@@ -172,12 +170,12 @@ async fn ask(
     }
 }
 
-/// Whether an agent that runs this revision is about to run another one.
-fn is_about_to(wanted: &Wanted, runs: Option<&str>) -> bool {
-    let new = wanted
-        .as_ref()
-        .filter(|(revision, _)| Some(revision.as_str()) != runs);
-    new.is_some_and(|(_, since)| since.elapsed() < ABOUT)
+/// From one question to an agent that runs this revision to the next.
+fn pause(wanted: &Wanted, runs: Option<&str>) -> Duration {
+    match wanted {
+        Some((revision, since)) if Some(revision.as_str()) != runs && since.elapsed() < ABOUT => HURRY,
+        _ => EVERY,
+    }
 }
 
 async fn pages(client: &HttpClient, url: &str, since: Option<&str>) -> Result<Vec<Page>, String> {
@@ -224,12 +222,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_agent_is_about_to_run_new_files_for_a_moment_and_until_it_does() {
+    async fn an_agent_is_asked_ten_times_a_second_for_a_moment_until_it_runs_new_files() {
         let wanted = Some(("r2".to_owned(), Instant::now()));
-        assert!(is_about_to(&wanted, Some("r1")) && is_about_to(&wanted, None));
-        assert!(!is_about_to(&wanted, Some("r2")), "it runs them");
-        assert!(!is_about_to(&None, Some("r1")), "there are none");
+        let asked = |wanted: &Wanted, runs: Option<&str>| 1_000 / pause(wanted, runs).as_millis();
+        assert_eq!((asked(&wanted, Some("r1")), asked(&wanted, None)), (10, 10));
+        assert_eq!(asked(&wanted, Some("r2")), 1, "it runs them");
+        assert_eq!(asked(&None, Some("r1")), 1, "there are none");
         tokio::time::advance(ABOUT).await;
-        assert!(!is_about_to(&wanted, Some("r1")), "something keeps it");
+        assert_eq!(asked(&wanted, Some("r1")), 1, "something keeps it");
     }
 }

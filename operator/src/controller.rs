@@ -304,7 +304,7 @@ impl Controller {
         effect
     }
 
-    /// One round: fetch, decide, fold, publish, report.
+    /// One round: fetch, decide, take turns, fold, publish, report.
     async fn round(&mut self) -> Result<Round, RoundError> {
         let (published, incumbents) = match self.made.published.take() {
             Some(known) => known,
@@ -325,10 +325,9 @@ impl Controller {
             .references
             .refresh(&self.client, &wanted, secrets, config_maps)
             .await;
-        let Made {
-            references, turns, ..
-        } = &mut self.made;
-        let admitted = decide(&self.seen, references, published.files(), &incumbents, turns);
+        let references = &self.made.references;
+        let mut admitted = decide(&self.seen, references, published.files(), &incumbents);
+        self.made.turns.take(&mut admitted, &incumbents);
         drop(incumbents);
         self.made.rounds += 1;
         let fresh = format!("{}-{}", self.boot, self.made.rounds);
@@ -355,8 +354,9 @@ impl Controller {
         self.made.published = Some((published, Incumbents::among(&admitted.mappings)));
         self.made.revision = revision;
         let now = std::time::Instant::now();
-        self.made.verdicts = self.made.verdicts.then(&self.seen, admitted, &self.metrics, now);
-        self.report(&self.made.verdicts.news().clone());
+        let (verdicts, news) = self.made.verdicts.then(&self.seen, admitted, &self.metrics, now);
+        self.made.verdicts = verdicts;
+        self.report(&news);
         let again = match (failures, waiting) {
             (_, 1..) => Some(ROUND_EVERY),
             (1.., _) => Some(RETRY),
@@ -387,7 +387,7 @@ impl Controller {
         })
     }
 
-    /// Makes the agents' kubelets look where there are files that their agents do not run.
+    /// Makes the agents' kubelets look where there are files that their agents do not run, and asks those more often.
     fn poke(&mut self) {
         let Made { revision, pokes, .. } = &mut self.made;
         if let Some(revision) = revision {

@@ -7,7 +7,6 @@ use onespace_core::admit::{Admitted, Applicant, Incumbents, SHARD_ROOM, admit};
 use onespace_core::credentials::{CredentialShard, Credentials};
 use onespace_core::load::Files;
 use onespace_core::mapping::{Mapping, MappingId, MappingShard};
-use onespace_core::turns::Turns;
 use onespace_core::validate::{Resolved, ValidPolicy, look_up};
 
 use crate::fetch::{References, Wanted};
@@ -20,15 +19,9 @@ pub fn wanted(seen: &Seen) -> Wanted {
     Wanted::by(granted.map(|(_, policy)| policy))
 }
 
-/// Decides. `files` are those that agents have, with the mappings of these `incumbents`; new policies take `turns`.
+/// Decides. `files` are those that agents have, with the mappings of these `incumbents`.
 #[must_use]
-pub fn decide(
-    seen: &Seen,
-    references: &References,
-    files: &Files,
-    incumbents: &Incumbents,
-    turns: &mut Turns,
-) -> Admitted {
+pub fn decide(seen: &Seen, references: &References, files: &Files, incumbents: &Incumbents) -> Admitted {
     let before = LazyCell::new(|| Before::in_files(files));
     let hidden = match seen.unreadable().next() {
         Some(_) => before.hidden(seen),
@@ -62,9 +55,7 @@ pub fn decide(
         granted: seen.is_granted(policy),
     });
     let applicants = applicants.chain(hidden).collect();
-    let mut admitted = admit(applicants, incumbents, SHARD_ROOM);
-    turns.take(&mut admitted, incumbents);
-    admitted
+    admit(applicants, incumbents, SHARD_ROOM)
 }
 
 /// Policies that may become mappings, as far as one object shows.

@@ -170,16 +170,16 @@ impl Published {
 
     /// Writes one of them. Returns its name, and its version from now on.
     async fn take(&self, step: Step<'_>) -> Result<(String, String), ApiError> {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match step {
             Step::Mappings(shard, bytes) => {
                 let name = format!("{MAPPINGS}{shard}");
-                self.write::<ConfigMap, _>(name, file(shard), bytes.map(text))
-                    .await
+                let text = bytes.map(String::from_utf8_lossy);
+                self.write::<ConfigMap, _>(name, file(shard), text).await
             }
             Step::Index(bytes) => {
                 let (name, key) = (INDEX.to_owned(), INDEX_KEY.to_owned());
-                self.write::<ConfigMap, _>(name, key, Some(text(bytes))).await
+                let text = String::from_utf8_lossy(bytes);
+                self.write::<ConfigMap, _>(name, key, Some(text)).await
             }
             Step::Credentials(shard, bytes) => {
                 let name = format!("{CREDENTIALS}{shard}");
@@ -201,7 +201,7 @@ impl Published {
             + Clone
             + std::fmt::Debug
             + DeserializeOwned,
-        T: Serialize + std::fmt::Debug,
+        T: Serialize,
     {
         let version = self.versions.get(&name).cloned();
         let known = version.is_some();
@@ -236,13 +236,24 @@ impl Published {
 }
 
 /// One of our objects, as it is written. A key without a content goes.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Object<T> {
     api_version: Cow<'static, str>,
     kind: Cow<'static, str>,
     metadata: ObjectMeta,
     data: BTreeMap<String, Option<T>>,
+}
+
+/// Without the data: it may be passwords.
+impl<T> std::fmt::Debug for Object<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut object = f.debug_struct("Object");
+        object
+            .field("kind", &self.kind)
+            .field("name", &self.metadata.name);
+        object.finish_non_exhaustive()
+    }
 }
 
 /// The kind of a step, those of which may be taken together: whether something is written, and the kind's name in the metrics.

@@ -29,11 +29,7 @@ const COUNTED: [&str; 4] = ["Ready", "Stalled", "Degraded", "ObjectiveMet"];
 
 /// The verdicts of the last round.
 #[derive(Debug, Default)]
-pub struct Verdicts {
-    all: BTreeMap<Key, Verdict>,
-    /// Of which mappings, by id, these verdicts say something else than those before.
-    news: News,
-}
+pub struct Verdicts(BTreeMap<Key, Verdict>);
 
 /// The verdict on one generation of a policy. What is wrong with the policy alone stands with the policy.
 #[derive(Debug)]
@@ -55,9 +51,10 @@ struct Lacks {
 }
 
 impl Verdicts {
-    /// The verdicts on everything that was seen, after those of `self`. They are counted in the metrics.
+    /// The verdicts on everything that was seen, after those of `self`, and of which mappings something was decided anew. They
+    /// are counted in the metrics.
     #[must_use]
-    pub fn then(&self, seen: &Seen, admitted: Admitted, metrics: &Metrics, now: Instant) -> Self {
+    pub fn then(&self, seen: &Seen, admitted: Admitted, metrics: &Metrics, now: Instant) -> (Self, News) {
         let Admitted {
             mappings,
             credentials: _,
@@ -79,7 +76,7 @@ impl Verdicts {
             let generation = policy.generation;
             // A policy that changes again and again is told of, too.
             let told = policy.status.observed_generation;
-            let before = self.all.get(key);
+            let before = self.0.get(key);
             let is_same =
                 before.is_some_and(|before| before.admitted == admitted) && told == Some(generation);
             if !is_same {
@@ -94,8 +91,7 @@ impl Verdicts {
             };
             (key.clone(), verdict)
         });
-        let all = verdicts.collect();
-        let verdicts = Self { all, news };
+        let verdicts = Self(verdicts.collect());
         let mut reasons: BTreeMap<&str, i64> =
             PolicyFault::ALL.iter().map(|fault| (fault.as_str(), 0)).collect();
         reasons.insert("Accepted", i64::try_from(mappings.len()).unwrap_or(i64::MAX));
@@ -107,18 +103,12 @@ impl Verdicts {
         for (reason, count) in reasons {
             metrics.policies.with_label_values(&[reason]).set(count);
         }
-        verdicts
-    }
-
-    /// What this round decided anew.
-    #[must_use]
-    pub fn news(&self) -> &News {
-        &self.news
+        (verdicts, news)
     }
 
     /// How a policy stands; none while its newest generation was not decided on.
     fn standing<'a>(&'a self, key: &Key, policy: &'a SeenPolicy) -> Option<Standing<'a>> {
-        let verdict = self.all.get(key)?;
+        let verdict = self.0.get(key)?;
         if verdict.generation != policy.generation || policy.is_leaving() {
             return None;
         }
@@ -202,7 +192,7 @@ impl Verdicts {
 
     /// Whether a policy was changed just now.
     fn is_young(&self, key: &Key) -> bool {
-        self.all
+        self.0
             .get(key)
             .is_some_and(|verdict| verdict.since.elapsed() < SOON)
     }

@@ -9,7 +9,6 @@ use onespace_core::load::Files;
 use onespace_core::mapping::MappingState;
 use onespace_core::reason::PolicyFault;
 use onespace_core::shard::fold;
-use onespace_core::turns::Turns;
 use onespace_operator::decide::{decide, wanted};
 use onespace_operator::fetch::References;
 use onespace_operator::published::Names;
@@ -88,13 +87,11 @@ async fn decided(
     };
     let (failures, ()) = tokio::join!(refresh, serve);
     assert_eq!(failures, failed);
-    decide(
-        seen,
-        references,
-        files,
-        &Incumbents::of(files),
-        &mut Turns::default(),
-    )
+    decide_over(seen, references, files)
+}
+
+fn decide_over(seen: &Seen, references: &References, files: &Files) -> Admitted {
+    decide(seen, references, files, &Incumbents::of(files))
 }
 
 async fn serve(server: &mut Server, path: &str, (status, body): (u16, Value)) {
@@ -272,13 +269,7 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
         }
     };
     tokio::join!(refresh, answers);
-    let before = decide(
-        &seen,
-        &references,
-        &Files::default(),
-        &Incumbents::default(),
-        &mut Turns::default(),
-    );
+    let before = decide_over(&seen, &references, &Files::default());
     assert_eq!(names_of(&before), ["swift/photos", "tenant/films"]);
     let files = files_of(&before);
 
@@ -292,13 +283,7 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
     let mut seen = with_tenant("AUTH_*");
     refused(&mut seen);
     put(&mut seen, "swift", "photos", "p");
-    let same = decide(
-        &seen,
-        &references,
-        &files,
-        &Incumbents::of(&files),
-        &mut Turns::default(),
-    );
+    let same = decide_over(&seen, &references, &files);
     let again = fold(&same.mappings, &same.credentials, &files, "2").unwrap();
     assert!(again == files, "not a byte changes");
 
@@ -307,13 +292,7 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
     seen.take(Event::Policy(own, Change::Gone(key("photos"))));
     put(&mut seen, "swift", "books", "b");
     put(&mut seen, "swift", "thief", "f/stolen");
-    let others = decide(
-        &seen,
-        &references,
-        &files,
-        &Incumbents::of(&files),
-        &mut Turns::default(),
-    );
+    let others = decide_over(&seen, &references, &files);
     assert_eq!(names_of(&others), ["swift/books", "tenant/films"]);
     assert_eq!(others.refused[&key("thief")].reason, PolicyFault::Conflict);
     let keys = &others
@@ -330,13 +309,7 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
     let mut withdrawn = with_tenant("AUTH_other");
     refused(&mut withdrawn);
     assert_eq!(
-        names_of(&decide(
-            &withdrawn,
-            &references,
-            &files,
-            &Incumbents::of(&files),
-            &mut Turns::default()
-        )),
+        names_of(&decide_over(&withdrawn, &references, &files)),
         [] as [&str; 0]
     );
 
@@ -344,13 +317,7 @@ async fn what_agents_run_of_a_namespace_that_cannot_be_read_stays_as_it_is_while
     seen.take(Event::Policy(tenant.clone(), Change::Restart));
     seen.take(Event::Policy(tenant, Change::Complete));
     assert_eq!(
-        names_of(&decide(
-            &seen,
-            &references,
-            &files,
-            &Incumbents::of(&files),
-            &mut Turns::default()
-        )),
+        names_of(&decide_over(&seen, &references, &files)),
         ["swift/books", "swift/thief"]
     );
 }

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onespace_core::admit::Incumbents;
+use onespace_core::admit::{Admitted, Incumbents};
 use onespace_core::load::Files;
 use onespace_core::status::{Event, Urgency};
-use onespace_core::turns::Turns;
 use onespace_crds::SyncPolicyStatus;
 use onespace_operator::agents::{Agents, News};
 use onespace_operator::ask::Update;
@@ -28,6 +27,12 @@ mod answering;
 mod api_server;
 use answering::answer;
 use api_server::{Server, api_server, refusal};
+
+/// What is decided where there are no files yet, and nothing that policies name.
+fn decided(seen: &Seen) -> Admitted {
+    let (references, files) = (References::default(), Files::default());
+    decide(seen, &references, &files, &Incumbents::default())
+}
 
 fn wanted(generation: i64, event: &str) -> Wanted {
     Wanted {
@@ -168,14 +173,10 @@ async fn a_refusal_and_its_end_are_told_by_events_though_no_agent_was_heard_yet(
         (2, "tmp/", "True", ("Normal", "Recovered")),
     ] {
         put_policy(&mut seen, generation, exclude);
-        let admitted = decide(
-            &seen,
-            &References::default(),
-            &Files::default(),
-            &Incumbents::default(),
-            &mut Turns::default(),
-        );
-        let verdicts = Verdicts::default().then(&seen, admitted, &metrics, Instant::now());
+        let admitted = decided(&seen);
+        let verdicts = Verdicts::default()
+            .then(&seen, admitted, &metrics, Instant::now())
+            .0;
         let _ = verdicts.report(&mut seen, &Agents::default(), &News::of_all(), false, &desk, NOW);
         let (_, _, body) = answer(&mut server, 200, &policy).await;
         let conditions = body["status"]["conditions"].as_array().unwrap();
@@ -293,14 +294,10 @@ fn a_status_that_somebody_else_changed_is_written_again_once_a_minute_and_no_ech
     let namespace = "swift".to_owned();
     let mut seen = Seen::new(&Scopes::new("swift", &[]), Names { namespace });
     put_policy(&mut seen, 1, "tmp/");
-    let admitted = decide(
-        &seen,
-        &References::default(),
-        &Files::default(),
-        &Incumbents::default(),
-        &mut Turns::default(),
-    );
-    let verdicts = Verdicts::default().then(&seen, admitted, &metrics, Instant::now());
+    let admitted = decided(&seen);
+    let verdicts = Verdicts::default()
+        .then(&seen, admitted, &metrics, Instant::now())
+        .0;
     let report = |seen: &mut Seen| {
         let _ = verdicts.report(seen, &Agents::default(), &News::of_all(), true, &desk, NOW);
         let (key, wanted, _) = desk.take(tokio::time::Instant::now())?;
@@ -391,15 +388,9 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
 
     let after = |before: &Verdicts, seen: &mut Seen, generation: i64, now: Instant| {
         put_policy(seen, generation, "tmp/");
-        let mut admitted = decide(
-            seen,
-            &References::default(),
-            &Files::default(),
-            &Incumbents::default(),
-            &mut Turns::default(),
-        );
+        let mut admitted = decided(seen);
         admitted.lacking.clear();
-        before.then(seen, admitted, &metrics, now)
+        before.then(seen, admitted, &metrics, now).0
     };
     let first = Verdicts::default();
     let now = Instant::now();
@@ -443,14 +434,8 @@ fn a_change_is_told_once_with_what_agents_say_of_it_unless_they_take_long() {
     // Where a person must act, no agent has anything to say.
     let as_it_is = |seen: &mut Seen, generation: i64, exclude: &str| {
         put_policy(seen, generation, exclude);
-        let admitted = decide(
-            seen,
-            &References::default(),
-            &Files::default(),
-            &Incumbents::default(),
-            &mut Turns::default(),
-        );
-        first.then(seen, admitted, &metrics, now)
+        let admitted = decided(seen);
+        first.then(seen, admitted, &metrics, now).0
     };
     let verdicts = as_it_is(&mut seen, 7, "tmp/");
     assert_eq!(

@@ -15,9 +15,6 @@ use crate::tools::tool;
 /// Debian's place for the plugins of its package containernetworking-plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 
-/// Of two processors. The nodes' groups are in one of their own, with as many.
-const SHARES: &str = "2048";
-
 /// A node that was started.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -166,7 +163,8 @@ impl Node {
                 // itself, would leave them next to nothing.
                 let shares = folder.join("cpu.shares");
                 if shares.exists() {
-                    std::fs::write(shares, SHARES)?;
+                    let processors = std::thread::available_parallelism()?.get();
+                    std::fs::write(shares, (1024 * processors).to_string())?;
                 }
             }
         }
